@@ -2,11 +2,12 @@
 # Where things are, and how to give up. Sourced by every script here.
 # shellcheck shell=bash
 set -euo pipefail
+shopt -s inherit_errexit
 
 PDIO_TOP=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 PDIO_CACHE=${PDIO_CACHE:-${XDG_CACHE_HOME:-${HOME:?HOME is not set: set PDIO_CACHE}/.cache}/pdio}
 
-# The kernel series built for when nothing else is asked for.
+# The kernel series built for when nothing else is asked for. The modules fit no older one.
 DEFAULT_SERIES=7.2
 KERNEL_SERIES=${KERNEL_SERIES:-$DEFAULT_SERIES}
 
@@ -16,6 +17,16 @@ die() {
 	shift
 	[ $# -eq 0 ] || printf '  %s\n' "$@" >&2
 	exit 1
+}
+
+# at_least MINIMUM VERSION
+at_least() { sort -VC <<<"$1"$'\n'"$2"; }
+
+# hash_of TEXT...: short enough for a file name
+hash_of() {
+	local sum
+	sum=$(printf '%s\n' "$@" | sha256sum)
+	echo "${sum:0:12}"
 }
 
 case $PDIO_TOP$PDIO_CACHE in

@@ -10,10 +10,10 @@ kernel_tree_problem() {
 		echo "$tree is not a prepared kernel tree: run 'make LOCALVERSION= prepare modules_prepare' there"
 		return
 	}
-	if [ "$(printf '%s\n' "$DEFAULT_SERIES" "$release" | sort -V | head -n 1)" != "$DEFAULT_SERIES" ]; then
+	at_least "$DEFAULT_SERIES" "$release" || {
 		echo "$tree is Linux $release: $DEFAULT_SERIES or newer is needed"
 		return
-	fi
+	}
 	config=$(cat "$tree/.config" 2>/dev/null) || { echo "$tree has no .config: configure and prepare it"; return; }
 	grep -qx CONFIG_RUST=y <<<"$config" || {
 		echo "$tree has no CONFIG_RUST=y: 'make rustavailable' there says why, then enable it and prepare again"
@@ -43,19 +43,15 @@ kernel_rustc_problem() {
 
 # kernel_find SERIES: "RELEASE VERSION IMAGE-PACKAGE" of the newest kernel for which all that we need is published.
 kernel_find() {
-	local series=$1 sources release version image
-	sources=$(suite_versions "linux-source-$series")
+	local series=$1 release version image
 	for release in $(suite_apt apt-cache pkgnames "linux-headers-$series." |
 		sed -nE 's/^linux-headers-([0-9.]+\+deb[^-]*-amd64)$/\1/p' | sort -rV); do
 		version=$(suite_versions "linux-headers-$release" | head -n 1)
-		grep -qxF -- "$version" <<<"$sources" || continue
-		suite_versions "linux-modules-$release" | grep -qxF -- "$version" || continue
+		suite_has "linux-source-$series" "$version" || continue
+		suite_has "linux-modules-$release" "$version" || continue
 		# The signed image comes to the suite later than the rest.
 		for image in "linux-binary-$release" "linux-binary-unsigned-$release"; do
-			if suite_versions "$image" | grep -qxF -- "$version"; then
-				echo "$release $version $image"
-				return
-			fi
+			! suite_has "$image" "$version" || { echo "$release $version $image"; return; }
 		done
 	done
 }
@@ -66,7 +62,7 @@ kernel_resolve() {
 	local sysroot_name=$1 series found available
 	available=$(suite_apt apt-cache pkgnames linux-source- | sed -nE 's/^linux-source-([0-9]+\.[0-9]+)$/\1/p' | sort -V)
 	for series in "$KERNEL_SERIES" $available; do
-		[ "$(printf '%s\n' "$KERNEL_SERIES" "$series" | sort -V | head -n 1)" = "$KERNEL_SERIES" ] || continue
+		at_least "$KERNEL_SERIES" "$series" || continue
 		found=$(kernel_find "$series")
 		[ -z "$found" ] || break
 		[ "$KERNEL_SERIES" = "$DEFAULT_SERIES" ] || break
@@ -75,8 +71,7 @@ kernel_resolve() {
 		"choose with KERNEL_SERIES= among: ${available//$'\n'/ }"
 	echo "$found"
 	echo "$series $found" >"$work/kernel"
-	{ echo "$sysroot_name $found"; cat "$PDIO_TOP/scripts/lib/kernel.sh"; } | sha256sum |
-		sed -E "s/^(.{12}).*/kernel-${found%% *}-\1/" >"$work/kernel-name"
+	echo "kernel-${found%% *}-$(hash_of "$sysroot_name" "$found" "$(declare -f kernel_unpack kernel_prepare)")" >"$work/kernel-name"
 }
 
 # kernel_fetch DIRECTORY: packages unpacked there.

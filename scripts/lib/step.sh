@@ -8,9 +8,11 @@ step_pid=
 
 say() { printf '[%3d s] %s\n' "$SECONDS" "$*" >&2; }
 
-# try_step WHAT COMMAND...: runs COMMAND (a function will do), reports, and returns its status.
+# try_step WHAT COMMAND...: runs COMMAND (a function will do), reports, and leaves its status in step_status: as a
+# condition (`if try_step`), COMMAND would run without `set -e`.
 try_step() {
-	local what=$1 began=$SECONDS shown=0 status=0
+	local what=$1 began=$SECONDS shown=0
+	step_status=0
 	shift
 	printf '\n== %s ==\n' "$what" >>"$log"
 	# In the background, so that a signal ends the run at once, and in a process group, so that it ends all of the step.
@@ -28,15 +30,14 @@ try_step() {
 		fi
 		shown=$SECONDS
 	done
-	wait "$step_pid" || status=$?
+	wait "$step_pid" || step_status=$?
 	step_pid=
 	[ "$shown" -eq 0 ] || [ ! -t 2 ] || printf '\r' >&2
-	if [ "$status" -ne 0 ]; then
+	if [ "$step_status" -ne 0 ]; then
 		say "$what: FAILED"
 	elif [ "$shown" -ne 0 ]; then
 		say "$what: done in $((SECONDS - began)) s"
 	fi
-	return "$status"
 }
 
 step_stop() {
@@ -49,4 +50,7 @@ step_failed() {
 }
 
 # step WHAT COMMAND...: the same, and a failure ends the run.
-step() { try_step "$@" || step_failed; }
+step() {
+	try_step "$@"
+	[ "$step_status" -eq 0 ] || step_failed
+}

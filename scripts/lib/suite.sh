@@ -87,6 +87,8 @@ suite_update() {
 # suite_versions PACKAGE: its versions, newest first.
 suite_versions() { suite_apt apt-cache madison "$1" | awk -F'[ |]+' '{ sub(/^ +/, "") } !seen[$2]++ { print $2 }'; }
 
+suite_has() { grep -qxF -- "$2" <<<"$(suite_versions "$1")"; }
+
 # suite_closure PACKAGE...: every package that would be installed in an empty root, with version.
 suite_closure() {
 	suite_apt apt-get -s -qq install '?essential' "$@" | awk '$1 == "Inst" { print $2, $3 }' | sort

@@ -13,7 +13,7 @@ sysroot_resolve() {
 	closure=$(suite_closure $(sysroot_packages))
 	[ -n "$closure" ] || die "the suite has no installable set of the packages in scripts/sysroot-packages"
 	echo "$closure"
-	{ echo "$closure"; cat "$PDIO_TOP/scripts/lib/sysroot.sh"; } | sha256sum | sed -E 's/^(.{12}).*/sysroot-\1/' >"$work/sysroot-name"
+	echo "sysroot-$(hash_of "$closure" "$(declare -f sysroot_build)")" >"$work/sysroot-name"
 }
 
 # sysroot_build DIRECTORY
