@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Runs kselftests in the guest.
+//!
+//! A suite is a directory with a `Makefile` that sets `TEST_PROGS` or
+//! `TEST_GEN_PROGS`, or a directory named in an installed `kselftest-list.txt`.
+//! Each suite gets a machine of its own; a test that takes the machine down
+//! fails, and the next test gets a new one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::console;
+use crate::guest::{Guest, Lost};
+use crate::initramfs::GUEST_SELFTESTS;
+use crate::interrupt;
+use crate::ktap::{self, Outcome, Report};
+use crate::qemu::{self, Console, Machine};
+
+/// What kselftest allows a test whose `settings` do not say otherwise.
+const DEFAULT_TIMEOUT: u64 = 45;
+
+/// How much longer the host waits than the guest, before the machine is given up.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long a machine may take to boot.
+const BOOT_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Exit statuses that `timeout` may leave when it had to act.
+const TIMED_OUT: [i32; 3] = [124, 137, 143];
+
+/// One test program of a suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// Directory below the kselftest root.
+    pub suite: String,
+    /// File in that directory.
+    pub program: String,
+}
+
+impl Test {
+    /// `suite/program`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.suite, self.program)
+    }
+}
+
+/// The suites below `root`, sorted.
+pub fn suites(root: &Path) -> Result<Vec<String>> {
+    let mut suites: Vec<_> = tests(root)?.into_iter().map(|test| test.suite).collect();
+    suites.sort();
+    suites.dedup();
+    Ok(suites)
+}
+
+/// All tests below `root`, in the order in which they are to run.
+pub fn tests(root: &Path) -> Result<Vec<Test>> {
+    let list = root.join("kselftest-list.txt");
+    if let Ok(text) = fs::read_to_string(&list) {
+        return Ok(parse_list(&text));
+    }
+    let Ok(entries) = fs::read_dir(root) else {
+        return Ok(Vec::new());
+    };
+    let mut dirs = Vec::new();
+    for entry in entries {
+        dirs.push(entry?.path());
+    }
+    dirs.sort();
+    let mut tests = Vec::new();
+    for dir in dirs {
+        let Ok(text) = fs::read_to_string(dir.join("Makefile")) else {
+            continue;
+        };
+        let suite = dir.file_name().unwrap_or_default().to_string_lossy();
+        for program in parse_makefile(&text) {
+            tests.push(Test {
+                suite: suite.clone().into_owned(),
+                program,
+            });
+        }
+    }
+    Ok(tests)
+}
+
+fn parse_list(text: &str) -> Vec<Test> {
+    text.lines()
+        .filter_map(|line| line.trim().split_once(':'))
+        .map(|(suite, program)| Test {
+            suite: suite.to_owned(),
+            program: program.to_owned(),
+        })
+        .collect()
+}
+
+/// The words that a kselftest `Makefile` gives to `TEST_PROGS` and `TEST_GEN_PROGS`.
+fn parse_makefile(text: &str) -> Vec<String> {
+    let joined = text.replace("\\\n", " ");
+    let mut programs = Vec::new();
+    for line in joined.lines() {
+        let Some((name, value)) = line.split_once('=') else {
+            continue;
+        };
+        let name = name.trim_end_matches([':', '+', '?', ' ', '\t']).trim();
+        if matches!(name, "TEST_PROGS" | "TEST_GEN_PROGS") {
+            let words = value.split('#').next().unwrap_or_default();
+            programs.extend(
+                words
+                    .split_whitespace()
+                    .filter(|word| !word.contains('$'))
+                    .map(str::to_owned),
+            );
+        }
+    }
+    programs
+}
+
+/// Seconds that a suite's `settings` file grants each test; 0 is no limit.
+fn parse_settings(text: &str) -> Option<u64> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("timeout="))
+        .next_back()
+        .and_then(|value| value.trim().parse().ok())
+}
+
+/// What a run was asked for.
+#[derive(Debug)]
+pub struct Options {
+    /// The kselftest root on the host.
+    pub root: PathBuf,
+    /// Only tests whose `suite/program` contains this.
+    pub filter: Option<String>,
+    /// Where logs go.
+    pub out: PathBuf,
+    /// Show what tests print while they run.
+    pub verbose: bool,
+}
+
+/// How a whole run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Results that passed.
+    pub passed: usize,
+    /// Results that failed.
+    pub failed: usize,
+    /// Results that were skipped.
+    pub skipped: usize,
+}
+
+/// Runs the tests on machines like `machine`, and prints one line for each.
+pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
+    let mut all = tests(&options.root)?;
+    if let Some(filter) = &options.filter {
+        all.retain(|test| test.name().contains(filter.as_str()));
+    }
+    if all.is_empty() {
+        bail!(
+            "no tests below {}{}; set PDIO_SELFTESTS to an installed kselftest directory",
+            options.root.display(),
+            match &options.filter {
+                Some(filter) => format!(" match `{filter}`"),
+                None => String::new(),
+            }
+        );
+    }
+    fs::create_dir_all(&options.out)
+        .with_context(|| format!("cannot create {}", options.out.display()))?;
+
+    let mut summary = Summary::default();
+    let mut lab = Lab {
+        machine,
+        out: &options.out,
+        boots: 0,
+        disks: None,
+        guest: None,
+    };
+    let mut suite = None;
+    for test in &all {
+        interrupt::check()?;
+        if suite != Some(&test.suite) {
+            lab.guest = None;
+            suite = Some(&test.suite);
+        }
+        let report = run_one(&mut lab, test, options)?;
+        summary.passed += report.passed();
+        summary.failed += report.failed();
+        summary.skipped += report.skipped();
+    }
+    Ok(summary)
+}
+
+/// Makes machines as tests need them.
+struct Lab<'a> {
+    machine: &'a Machine,
+    out: &'a Path,
+    boots: u32,
+    disks: Option<tempfile::TempDir>,
+    guest: Option<Guest>,
+}
+
+impl Lab<'_> {
+    fn guest(&mut self) -> Result<&mut Guest> {
+        if self.guest.is_none() {
+            self.boots += 1;
+            let disks = tempfile::Builder::new().prefix("pdio-").tempdir()?;
+            let machine = Machine {
+                disks: qemu::create_disks(disks.path())?,
+                console: Console::File(self.out.join(format!("console-{}.log", self.boots))),
+                ..self.machine.clone()
+            };
+            self.disks = Some(disks);
+            let mut guest = Guest::boot(&machine, BOOT_TIMEOUT)?;
+            guest.ok("dmesg -n 7", GRACE)?;
+            eprintln!(
+                "# booted in {:.1} s ({})",
+                guest.boot_time.as_secs_f64(),
+                machine.describe()
+            );
+            self.guest = Some(guest);
+        }
+        self.guest.as_mut().context("no guest")
+    }
+}
+
+fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options) -> Result<Report> {
+    let settings = options.root.join(&test.suite).join("settings");
+    let limit = fs::read_to_string(settings)
+        .ok()
+        .and_then(|text| parse_settings(&text))
+        .unwrap_or(DEFAULT_TIMEOUT);
+    let (guest_limit, host_limit) = match limit {
+        0 => (String::new(), Duration::from_secs(3600)),
+        seconds => (
+            format!("timeout -k 5 {seconds} "),
+            Duration::from_secs(seconds) + GRACE,
+        ),
+    };
+
+    let out = options.out.to_owned();
+    let guest = lab.guest()?;
+    let console_from = console_length(guest.console());
+    let started = Instant::now();
+    let command = format!(
+        "echo 'pdio: test {name}' >/dev/kmsg; cd {GUEST_SELFTESTS}/{suite} && {guest_limit}./{program}",
+        name = test.name(),
+        suite = test.suite,
+        program = test.program,
+    );
+    let mut text = String::new();
+    let outcome = guest.stream(&command, host_limit, &mut |line| {
+        if options.verbose {
+            println!("# {line}");
+        }
+        text += line;
+        text.push('\n');
+    });
+
+    let mut lost = false;
+    let mut report = match outcome {
+        Ok(status) if TIMED_OUT.contains(&status) && limit != 0 => {
+            let mut report = ktap::parse(&text, 0);
+            report
+                .errors
+                .insert(0, format!("timed out after {limit} s"));
+            report
+        }
+        Ok(status) => ktap::parse(&text, status),
+        Err(error) => match error.downcast_ref::<Lost>() {
+            Some(reason) => {
+                lost = true;
+                let mut report = ktap::parse(&text, 0);
+                let words = match reason {
+                    Lost::Died(_) => "the guest died".to_owned(),
+                    Lost::Hung(after, _) => format!("the guest hung ({} s)", after.as_secs()),
+                };
+                report.errors.insert(0, words);
+                report
+            }
+            None => return Err(error),
+        },
+    };
+    let elapsed = started.elapsed();
+
+    if !lost {
+        settle(guest)?;
+    }
+    let console = fs::read(guest.console()).unwrap_or_default();
+    let console = String::from_utf8_lossy(console.get(console_from..).unwrap_or_default());
+    for line in console::problems(&console) {
+        report.errors.push(format!("console: {line}"));
+    }
+    if lost || report.failed() > 0 {
+        // A test that failed may have left anything behind.
+        lab.guest = None;
+    }
+
+    let log = out.join(format!("{}.log", test.name().replace('/', "-")));
+    fs::write(&log, &text).with_context(|| format!("cannot write {}", log.display()))?;
+    print(test, &report, elapsed, &log);
+    Ok(report)
+}
+
+fn console_length(path: &Path) -> usize {
+    fs::metadata(path).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(0))
+}
+
+/// Waits until everything that the kernel had to say is on the console.
+fn settle(guest: &mut Guest) -> Result<()> {
+    let from = console_length(guest.console());
+    guest.run("echo 'pdio: end of test' >/dev/kmsg", GRACE)?;
+    let deadline = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < deadline {
+        let console = fs::read(guest.console()).unwrap_or_default();
+        let tail = console.get(from..).unwrap_or_default();
+        if String::from_utf8_lossy(tail).contains("pdio: end of test") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn print(test: &Test, report: &Report, elapsed: Duration, log: &Path) {
+    let verdict = match (report.failed(), report.passed()) {
+        (0, 0) => "skip",
+        (0, _) => "ok",
+        _ => "FAIL",
+    };
+    println!(
+        "{verdict:<4}  {:<40} {:>3} passed, {} failed, {} skipped  {:>6.1} s",
+        test.name(),
+        report.passed(),
+        report.failed(),
+        report.skipped(),
+        elapsed.as_secs_f64()
+    );
+    for case in &report.cases {
+        match &case.outcome {
+            Outcome::Failed => println!("      not ok: {}", case.name),
+            Outcome::Skipped(reason) => println!("      skipped: {} ({reason})", case.name),
+            Outcome::Passed => {}
+        }
+    }
+    for error in &report.errors {
+        println!("      {error}");
+    }
+    if report.failed() > 0 {
+        println!("      see {}", log.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makefiles_name_their_tests() {
+        let text = "# SPDX\nTEST_PROGS := a.sh \\\n\tb.sh\nTEST_GEN_PROGS += c # more\nTEST_FILES := lib.sh\ninclude ../lib.mk\n";
+        assert_eq!(parse_makefile(text), ["a.sh", "b.sh", "c"]);
+    }
+
+    #[test]
+    fn an_installed_list_is_taken_as_it_is() {
+        let tests = parse_list("dma:attach.sh\ndma:stress\n\n");
+        assert_eq!(tests.len(), 2);
+        assert_eq!(tests[1].name(), "dma/stress");
+    }
+
+    #[test]
+    fn settings_grant_time() {
+        assert_eq!(parse_settings("# x\ntimeout=300\n"), Some(300));
+        assert_eq!(parse_settings("timeout=0"), Some(0));
+        assert_eq!(parse_settings("other=1"), None);
+    }
+
+    #[test]
+    fn suites_are_found_by_their_makefiles() {
+        let dir = tempfile::tempdir().unwrap();
+        for (suite, makefile) in [
+            ("b", "TEST_PROGS := t.sh\n"),
+            ("a", "TEST_GEN_PROGS := u\n"),
+            ("host", "all:\n"),
+        ] {
+            fs::create_dir(dir.path().join(suite)).unwrap();
+            fs::write(dir.path().join(suite).join("Makefile"), makefile).unwrap();
+        }
+        assert_eq!(suites(dir.path()).unwrap(), ["a", "b"]);
+    }
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the kernel's console says about a test.
+//!
+//! A test that provokes a translation fault on purpose announces it:
+//!
+//! ```sh
+//! echo 'pdio: expect fault' >/dev/kmsg
+//! ...
+//! echo 'pdio: expect nothing' >/dev/kmsg
+//! ```
+//!
+//! Everything else that looks like a bug in the kernel fails the test.
+
+/// Begins the span in which translation faults are expected.
+const EXPECT_FAULT: &str = "pdio: expect fault";
+/// Ends that span.
+const EXPECT_NOTHING: &str = "pdio: expect nothing";
+
+/// Texts that mean a bug, whatever the test was about.
+const BUGS: [&str; 17] = [
+    "BUG: ",
+    "kernel BUG at",
+    "WARNING: ",
+    "Oops: ",
+    "Kernel panic",
+    "general protection fault",
+    "Unable to handle kernel",
+    "UBSAN: ",
+    "KASAN: ",
+    "refcount_t: ",
+    "list_add corruption",
+    "list_del corruption",
+    "INFO: task ",
+    "rcu: INFO: ",
+    "soft lockup",
+    "Invalidation Queue Error",
+    "DMA-API: ",
+];
+
+/// Texts that mean that a device touched what it may not.
+const FAULTS: [&str; 5] = [
+    "DMAR: [DMA ",
+    "DMAR: [INTR-REMAP]",
+    "AMD-Vi: Event logged [IO_PAGE_FAULT",
+    "virtio_iommu: page fault",
+    "virtio_iommu: unknown fault",
+];
+
+/// The lines of `text` that should not be there.
+///
+/// # Examples
+///
+/// ```
+/// use pdio::console::problems;
+///
+/// assert!(problems("e1000e: Link is Up").is_empty());
+/// assert_eq!(problems("WARNING: CPU: 0 PID: 1 at x.c:1").len(), 1);
+/// ```
+pub fn problems(text: &str) -> Vec<&str> {
+    let mut fault_expected = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.contains(EXPECT_FAULT) {
+            fault_expected = true;
+        } else if line.contains(EXPECT_NOTHING) {
+            fault_expected = false;
+        }
+        let fault = FAULTS.iter().any(|fault| line.contains(fault));
+        if BUGS.iter().any(|bug| line.contains(bug)) || (fault && !fault_expected) {
+            found.push(line.trim_end());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAULT: &str = "DMAR: [DMA Write NO_PASID] Request device [00:02.0] fault addr 0x1000\n";
+
+    #[test]
+    fn an_unannounced_fault_is_a_problem() {
+        assert_eq!(problems(FAULT).len(), 1);
+    }
+
+    #[test]
+    fn an_announced_fault_is_not_until_the_announcement_ends() {
+        let announced = format!("[ 1.0] {EXPECT_FAULT}\n{FAULT}[ 2.0] {EXPECT_NOTHING}\n");
+        assert!(problems(&announced).is_empty());
+        assert_eq!(problems(&(announced + FAULT)).len(), 1);
+    }
+
+    #[test]
+    fn a_bug_is_a_problem_even_while_a_fault_is_expected() {
+        let text = format!("{EXPECT_FAULT}\n[ 3.0] BUG: sleeping function called\n");
+        assert_eq!(problems(&text), ["[ 3.0] BUG: sleeping function called"]);
+    }
+}

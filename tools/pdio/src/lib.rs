@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The parts of `pdio`, from the machine up to the report.
+//!
+//! * [`cache`] finds the kernel and the tools that the set-up prepared.
+//! * [`initramfs`] packs them, and [`qemu`] describes the machine that boots them.
+//! * [`guest`] owns a running machine and talks to the agent in it.
+//! * [`accel`] decides between KVM and TCG.
+//! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
+//!   [`console`] judges.
+//! * [`scenario`] says what is measured, [`measure`] does it, [`results`] keeps it,
+//!   [`stats`], [`table`] and [`plot`] present it.
+
+pub mod accel;
+pub mod cache;
+pub mod check;
+pub mod cli;
+pub mod console;
+pub mod elf;
+pub mod guest;
+pub mod initramfs;
+pub mod interrupt;
+pub mod ktap;
+pub mod qemu;

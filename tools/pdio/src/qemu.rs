@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The test machine as data, and as a QEMU command line.
+//!
+//! PCI addresses are part of the interface: tests name devices by them.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+/// The emulator that the sysroot has.
+pub const QEMU: &str = "qemu-system-x86_64";
+
+/// The two network controllers that are joined back to back.
+pub const E1000E: [&str; 2] = ["0000:00:02.0", "0000:00:03.0"];
+/// The NVMe controller.
+pub const NVME: &str = "0000:00:04.0";
+/// The SATA controller.
+pub const AHCI: &str = "0000:00:05.0";
+/// The two virtio network devices that are joined back to back.
+pub const VIRTIO_NET: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// The processor's own virtualization.
+    Kvm,
+    /// QEMU's translator; works anywhere.
+    Tcg,
+}
+
+impl fmt::Display for Accel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// Which IOMMU translates for the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Iommu {
+    /// VT-d with first-stage tables: for function.
+    IntelScalable,
+    /// VT-d with second-stage tables: wherever the kernel's identity mode is compared.
+    IntelLegacy,
+    /// AMD-Vi.
+    Amd,
+    /// The paravirtual IOMMU.
+    Virtio,
+    /// None: devices reach all memory.
+    None,
+}
+
+impl Iommu {
+    fn device(self) -> Option<&'static str> {
+        match self {
+            Self::IntelScalable => Some("intel-iommu,scalable-mode=on,fsts=on"),
+            Self::IntelLegacy => Some("intel-iommu,caching-mode=off"),
+            Self::Amd => Some("amd-iommu,dma-remap=on"),
+            Self::Virtio => Some("virtio-iommu-pci,addr=1e.0"),
+            Self::None => None,
+        }
+    }
+
+    fn kernel_parameters(self) -> &'static str {
+        match self {
+            Self::IntelScalable => "intel_iommu=on,sm_on",
+            Self::IntelLegacy => "intel_iommu=on,sm_off",
+            Self::Amd => "amd_iommu=on",
+            Self::Virtio => "pdio.modules=virtio_iommu",
+            Self::None => "intel_iommu=off",
+        }
+    }
+}
+
+/// What the disks are made of.
+#[derive(Clone, Debug)]
+pub enum Disks {
+    /// Accept everything, keep nothing: for measuring.
+    Null,
+    /// Sparse files in this directory: for checking content.
+    Files(PathBuf),
+}
+
+/// Where the first serial port, the kernel's console, goes.
+#[derive(Clone, Debug)]
+pub enum Console {
+    /// To this terminal.
+    Terminal,
+    /// To a file.
+    File(PathBuf),
+}
+
+/// Everything that distinguishes one test machine from another.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// What executes the guest.
+    pub accel: Accel,
+    /// Which IOMMU.
+    pub iommu: Iommu,
+    /// Number of processors.
+    pub cpus: u32,
+    /// RAM in MiB.
+    pub memory_mib: u32,
+    /// Guest time is the number of executed instructions, at one per nanosecond.
+    pub icount: bool,
+    /// The disks behind both storage controllers.
+    pub disks: Disks,
+    /// Whether to have devices at all; without them a boot is a little quicker.
+    pub devices: bool,
+    /// Where the console goes.
+    pub console: Console,
+    /// A listening Unix socket: the second serial port, which the agent uses.
+    pub control: Option<PathBuf>,
+    /// The kernel image.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initrd: PathBuf,
+    /// More kernel parameters.
+    pub append: Vec<String>,
+}
+
+impl Machine {
+    /// The arguments for QEMU.
+    pub fn arguments(&self) -> Result<Vec<OsString>> {
+        let mut args = Arguments::default();
+        args.add("-nodefaults");
+        args.add("-no-user-config");
+        args.add("-no-reboot");
+        // A parent that is killed takes the machine with it.
+        args.pair("-run-with", "exit-with-parent=on");
+        args.pair("-display", "none");
+        args.pair("-monitor", "none");
+        args.pair(
+            "-machine",
+            match self.accel {
+                // Interrupt remapping needs the split irqchip.
+                Accel::Kvm => "q35,kernel-irqchip=split",
+                Accel::Tcg => "q35",
+            },
+        );
+        match self.accel {
+            Accel::Kvm => {
+                if self.icount {
+                    bail!("instructions can only be counted with TCG");
+                }
+                args.pair("-accel", "kvm");
+                args.pair("-cpu", "host");
+            }
+            Accel::Tcg => {
+                let thread = if self.icount { "single" } else { "multi" };
+                args.pair("-accel", &format!("tcg,thread={thread},tb-size=256"));
+                args.pair("-cpu", "max,la57=off");
+            }
+        }
+        if self.icount {
+            if self.cpus != 1 {
+                bail!("instructions can only be counted with one CPU");
+            }
+            args.pair("-icount", "shift=0,sleep=off");
+        }
+        args.pair("-smp", &self.cpus.to_string());
+        args.pair("-m", &format!("{}M", self.memory_mib));
+
+        // First, because it has to come before the devices that it translates for.
+        if let Some(device) = self.iommu.device() {
+            args.pair("-device", device);
+        }
+        if self.devices {
+            self.network(&mut args);
+            self.storage(&mut args)?;
+        }
+
+        match &self.console {
+            Console::Terminal => args.pair("-serial", "mon:stdio"),
+            Console::File(path) => {
+                args.pair("-chardev", &format!("file,id=con,path={}", option(path)?));
+                args.pair("-serial", "chardev:con");
+            }
+        }
+        if let Some(path) = &self.control {
+            args.pair("-chardev", &format!("socket,id=ctl,path={}", option(path)?));
+            args.pair("-serial", "chardev:ctl");
+        }
+
+        args.pair("-kernel", &self.kernel);
+        args.pair("-initrd", &self.initrd);
+        args.pair("-append", &self.kernel_command_line());
+        Ok(args.0)
+    }
+
+    fn kernel_command_line(&self) -> String {
+        let mut line = vec![
+            "console=ttyS0",
+            "panic=-1",
+            "oops=panic",
+            "nvme_core.io_timeout=3600",
+            self.iommu.kernel_parameters(),
+        ];
+        if self.accel == Accel::Tcg {
+            line.extend(["tsc=reliable", "no_timer_check"]);
+        }
+        line.extend(self.append.iter().map(String::as_str));
+        line.join(" ")
+    }
+
+    fn network(&self, args: &mut Arguments) {
+        for (pair, (model, slots)) in [
+            ("e1000e", [2, 3]),
+            ("virtio-net-pci,iommu_platform=on,disable-legacy=on", [6, 7]),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            for slot in slots {
+                args.pair("-netdev", &format!("hubport,id=net{slot},hubid={pair}"));
+                args.pair(
+                    "-device",
+                    &format!(
+                        "{model},netdev=net{slot},addr={slot:x}.0,mac=52:54:00:00:00:{slot:02x}"
+                    ),
+                );
+            }
+        }
+    }
+
+    fn storage(&self, args: &mut Arguments) -> Result<()> {
+        for name in ["nvme", "ahci"] {
+            let drive = match &self.disks {
+                Disks::Null => {
+                    format!("driver=null-co,node-name={name},size=1073741824,read-zeroes=off")
+                }
+                Disks::Files(dir) => {
+                    let path = dir.join(format!("{name}.img"));
+                    format!(
+                        "driver=file,node-name={name},filename={},cache.no-flush=on",
+                        option(&path)?
+                    )
+                }
+            };
+            args.pair("-blockdev", &drive);
+        }
+        args.pair("-device", "nvme,serial=pdio,drive=nvme,addr=4.0");
+        args.pair("-device", "ich9-ahci,id=ahci,addr=5.0");
+        args.pair("-device", "ide-hd,drive=ahci,bus=ahci.0");
+        Ok(())
+    }
+
+    /// A few words that tell this machine from the others.
+    pub fn describe(&self) -> String {
+        let icount = if self.icount { " icount" } else { "" };
+        let iommu = self
+            .iommu
+            .to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned());
+        format!("{}{icount}, {iommu}, {} CPU", self.accel, self.cpus)
+    }
+}
+
+/// Bytes of a data-retaining disk. Sparse, so it costs nothing until used.
+pub const DISK_BYTES: u64 = 1 << 30;
+
+/// Makes the disks of [`Disks::Files`] in `dir`.
+pub fn create_disks(dir: &Path) -> Result<Disks> {
+    for name in ["nvme", "ahci"] {
+        let path = dir.join(format!("{name}.img"));
+        std::fs::File::create(&path)
+            .and_then(|file| file.set_len(DISK_BYTES))
+            .with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    Ok(Disks::Files(dir.to_owned()))
+}
+
+/// The emulator's version, such as `11.1.3`.
+pub fn version() -> Result<String> {
+    let output = Command::new(QEMU)
+        .arg("--version")
+        .output()
+        .with_context(|| {
+            format!("cannot run {QEMU}; run inside the sysroot (`make vm`), see `make doctor`")
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let version = text
+        .split_whitespace()
+        .skip_while(|word| *word != "version")
+        .nth(1);
+    Ok(version.unwrap_or("unknown").to_owned())
+}
+
+/// A path as part of an option: QEMU separates options by commas.
+fn option(path: &Path) -> Result<String> {
+    match path.to_str() {
+        Some(text) => Ok(text.replace(',', ",,")),
+        None => bail!("{} is not valid UTF-8", path.display()),
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn add(&mut self, arg: impl Into<OsString>) {
+        self.0.push(arg.into());
+    }
+
+    fn pair(&mut self, name: &str, value: impl AsRef<OsStr>) {
+        self.add(name);
+        self.add(value.as_ref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine {
+            accel: Accel::Tcg,
+            iommu: Iommu::IntelLegacy,
+            cpus: 1,
+            memory_mib: 1024,
+            icount: true,
+            disks: Disks::Null,
+            devices: true,
+            console: Console::File("/tmp/a,b".into()),
+            control: Some("/tmp/ctl".into()),
+            kernel: "/k".into(),
+            initrd: "/i".into(),
+            append: vec!["pdio.run=agent".into()],
+        }
+    }
+
+    fn line(machine: &Machine) -> String {
+        let args = machine.arguments().unwrap();
+        args.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn the_iommu_comes_before_the_devices_it_translates_for() {
+        for iommu in [Iommu::IntelScalable, Iommu::IntelLegacy, Iommu::Amd] {
+            let line = line(&Machine { iommu, ..machine() });
+            let at = line.find(iommu.device().unwrap()).unwrap();
+            for device in ["e1000e", "nvme", "ahci", "virtio-net"] {
+                assert!(at < line.find(device).unwrap(), "{device}");
+            }
+        }
+    }
+
+    #[test]
+    fn devices_sit_where_tests_expect_them() {
+        let line = line(&machine());
+        for (device, slot) in [
+            ("e1000e,netdev=net2", "addr=2.0"),
+            ("e1000e,netdev=net3", "addr=3.0"),
+            ("nvme,serial=pdio", "addr=4.0"),
+            ("ich9-ahci", "addr=5.0"),
+            ("netdev=net6", "addr=6.0"),
+            ("netdev=net7", "addr=7.0"),
+        ] {
+            let mut words = line.split(' ');
+            let word = words.find(|word| word.contains(device) && word.contains("addr="));
+            assert!(word.is_some_and(|word| word.contains(slot)), "{device}");
+        }
+    }
+
+    #[test]
+    fn counting_instructions_takes_one_cpu_and_tcg() {
+        assert!(line(&machine()).contains("-icount shift=0,sleep=off -smp 1"));
+        let two = Machine {
+            cpus: 2,
+            ..machine()
+        };
+        assert!(two.arguments().is_err());
+        let kvm = Machine {
+            accel: Accel::Kvm,
+            ..machine()
+        };
+        assert!(kvm.arguments().is_err());
+    }
+
+    #[test]
+    fn commas_in_paths_are_doubled() {
+        assert!(line(&machine()).contains("path=/tmp/a,,b"));
+    }
+}
