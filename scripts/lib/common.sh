@@ -19,6 +19,12 @@ die() {
 	exit 1
 }
 
+# problem WHAT REMEDY: on one line, for whoever collects them.
+problem() { printf '%s\t%s\n' "$1" "$2"; }
+
+# refuse_if PROBLEMS: gives up if there is one.
+refuse_if() { [ -z "$1" ] || die "this does not fit:" "${1//$'\t'/$'\n    remedy: '}"; }
+
 # at_least MINIMUM VERSION
 at_least() { sort -VC <<<"$1"$'\n'"$2"; }
 
@@ -36,6 +42,7 @@ mkdir -p "$PDIO_CACHE" || die "no cache directory: set PDIO_CACHE to a place tha
 PDIO_CACHE=$(cd -- "$PDIO_CACHE" && pwd -P)
 
 # Each series has a link of its own, so that one checkout's KERNEL_SERIES= changes nothing for another.
+# shellcheck disable=SC2034 # for those who source this
 sysroot_link=$PDIO_CACHE/sysroot
 kernel_link=$PDIO_CACHE/kernel
 [ "$KERNEL_SERIES" = "$DEFAULT_SERIES" ] || kernel_link+=-$KERNEL_SERIES

@@ -12,28 +12,32 @@ host_missing() {
 	compgen -G '/usr/share/keyrings/debian-archive-keyring.*' >/dev/null || echo debian-archive-keyring
 }
 
-# host_problems: what else stands in the way, with the remedy, one per line.
+# host_problems: what else stands in the way, "problem<tab>remedy" on each line.
 host_problems() {
-	[ "$(uname -m)" = x86_64 ] || echo "this is a $(uname -m) machine: x86-64 is needed"
-	command -v apt-get >/dev/null || echo "this host has no apt: Debian 12 or 13 is needed"
+	local ids
+	[ "$(uname -m)" = x86_64 ] || problem "this is a $(uname -m) machine" "use an x86-64 one"
+	command -v apt-get >/dev/null || problem "this host has no apt" "use Debian 12 or 13"
 	if [ "$(id -u)" -eq 0 ]; then
 		unshare --mount true 2>/dev/null ||
-			echo "root may not mount here: give this container CAP_SYS_ADMIN, or run as a user with user namespaces"
+			problem "root may not mount here" "give this container CAP_SYS_ADMIN"
 		return
 	fi
 	unshare --user --map-root-user true 2>/dev/null ||
-		echo "user namespaces are off: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000 (as root), or run as root"
-	grep -qsE "^($(id -un)|$(id -u)):" /etc/subuid && grep -qsE "^($(id -un)|$(id -u)):" /etc/subgid ||
-		echo "no subordinate ids: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $(id -un) (as root), or run as root"
+		problem "user namespaces are off" "as root: sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000"
+	for ids in uid gid; do
+		grep -qsE "^($(id -un)|$(id -u)):" "/etc/sub$ids" ||
+			problem "$(id -un) has no subordinate ${ids}s" "as root: usermod --add-sub${ids}s 100000-165535 $(id -un)"
+	done
 }
 
+host_install_command() { echo "sudo apt-get install --no-install-recommends $1"; }
+
 host_require() {
-	local problems missing
-	problems=$(host_problems)
-	[ -z "$problems" ] || die "this host cannot be used as it is:" "$problems"
+	local missing
+	refuse_if "$(host_problems)"
 	missing=$(host_missing | xargs)
 	[ -n "$missing" ] || return 0
-	[ "$(id -u)" -eq 0 ] || die "packages are missing; type:" "sudo apt-get install --no-install-recommends $missing"
+	[ "$(id -u)" -eq 0 ] || die "packages are missing on this host; type:" "$(host_install_command "$missing")"
 	step "installing $missing on this host" host_install "$missing"
 }
 

@@ -2,45 +2,6 @@
 # A stock backports kernel, and its source prepared so that Rust modules for it can be built.
 # shellcheck shell=bash
 
-# kernel_tree_problem TREE: why no module of ours can be built against TREE, and the remedy; nothing if one can.
-kernel_tree_problem() {
-	local tree=$1 release config
-	[ -d "$tree" ] || { echo "there is no directory $tree"; return; }
-	release=$(cat "$tree/include/config/kernel.release" 2>/dev/null) || {
-		echo "$tree is not a prepared kernel tree: run 'make LOCALVERSION= prepare modules_prepare' there"
-		return
-	}
-	at_least "$DEFAULT_SERIES" "$release" || {
-		echo "$tree is Linux $release: $DEFAULT_SERIES or newer is needed"
-		return
-	}
-	config=$(cat "$tree/.config" 2>/dev/null) || { echo "$tree has no .config: configure and prepare it"; return; }
-	grep -qx CONFIG_RUST=y <<<"$config" || {
-		echo "$tree has no CONFIG_RUST=y: 'make rustavailable' there says why, then enable it and prepare again"
-		return
-	}
-	[ -e "$tree/rust/libkernel.rmeta" ] || {
-		echo "$tree was prepared without the Rust crates (a distribution's headers package has none):" \
-			"prepare the matching source with 'make LOCALVERSION= prepare modules_prepare'"
-		return
-	}
-	[ -e "$tree/Module.symvers" ] || {
-		echo "$tree has no Module.symvers: build the kernel there, or copy the file from its headers package"
-		return
-	}
-	kernel_rustc_problem "$tree/.config"
-}
-
-# kernel_rustc_problem CONFIG: crates and modules must come from the very same compiler.
-kernel_rustc_problem() {
-	local want have
-	want=$(sed -n 's/^CONFIG_RUSTC_VERSION=//p' "$1")
-	have=$("$PDIO_TOP/scripts/in-sysroot" rustc --version | awk '{ split($2, v, "[.-]"); print v[1] * 100000 + v[2] * 100 + v[3] }')
-	[ "${want:-none}" = "$have" ] ||
-		echo "the kernel was built with rustc ${want:-none} and the sysroot's is $have (CONFIG_RUSTC_VERSION):" \
-			"choose another series with KERNEL_SERIES=, or KDIR= a tree prepared by this rustc"
-}
-
 # kernel_find SERIES: "RELEASE VERSION IMAGE-PACKAGE" of the newest kernel for which all that we need is published.
 kernel_find() {
 	local series=$1 release version image
@@ -84,11 +45,10 @@ kernel_fetch() {
 
 # kernel_unpack PACKAGES DIRECTORY: puts everything in its place, the source configured as the stock kernel.
 kernel_unpack() {
-	local from=$1 kernel=$2 series release version image problem headers
+	local from=$1 kernel=$2 series release version image headers
 	read -r series release version image <"$work/kernel"
 	headers=$from/usr/src/linux-headers-$release
-	problem=$(kernel_rustc_problem "$headers/.config")
-	[ -z "$problem" ] || die "$problem"
+	refuse_if "$(kernel_rustc_problem "$headers/.config")"
 
 	mkdir -p "$kernel/tree" "$kernel/modules/lib/modules"
 	echo "$release" >"$kernel/release"
@@ -102,15 +62,14 @@ kernel_unpack() {
 
 # kernel_prepare DIRECTORY: BTF must stay as it is in the stock kernel, struct module depends on it.
 kernel_prepare() {
-	local kernel=$1 release problem
+	local kernel=$1 release
 	release=$(cat "$kernel/release")
 	cd "$kernel/tree"
 	scripts/config --set-str LOCALVERSION "${release#"${release%%+*}"}" --set-str SYSTEM_TRUSTED_KEYS "" \
 		--set-str MODULE_SIG_KEY "" --disable MODULE_SIG_ALL
 	"$PDIO_TOP/scripts/in-sysroot" make olddefconfig
 	"$PDIO_TOP/scripts/in-sysroot" make -j"$(nproc)" LOCALVERSION= prepare modules_prepare
-	problem=$(kernel_tree_problem "$kernel/tree")
-	[ -z "$problem" ] || die "$problem"
+	refuse_if "$(kernel_tree_problem "$kernel/tree")"
 	[ "$(cat include/config/kernel.release)" = "$release" ] ||
 		die "the prepared tree calls itself $(cat include/config/kernel.release), not $release"
 }
