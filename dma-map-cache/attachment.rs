@@ -1,0 +1,629 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device whose DMA mappings are ours: its domain, its IOVA space, its numbers.
+
+use core::ops::RangeInclusive;
+
+use kernel::{
+    alloc::KVVec,
+    cpu::CpuId,
+    dma::DataDirection,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use pdio::{
+    coherent::Piece,
+    device::{
+        DmaDevice,
+        LockedDevice, //
+    },
+    dma_map_ops::{
+        self,
+        DmaMapOps,
+        DmaOps,
+        Masks, //
+    },
+    embed::embeds,
+    error::not_supported,
+    iommu::{
+        self,
+        prot,
+        Context,
+        Domain, //
+    },
+    iova::IovaAllocator,
+    lock::IrqSpinLock,
+    memory,
+    pci::PciDevice,
+    percpu::Counters,
+    rcu,
+    scatterlist::{
+        self,
+        EntryList, //
+    },
+    sparse::SparseTable,
+    timer::{
+        self,
+        Expire,
+        Timer, //
+    },
+    trace::dma_map_cache as trace,
+    work::{
+        Run,
+        Work, //
+    }, //
+};
+
+use crate::strategy::{
+    address::{
+        Buffer,
+        Iova,
+        Layout,
+        PageRange,
+        Phys,
+        Window, //
+    },
+    backend::{
+        Access,
+        Arena,
+        Backend,
+        Lock,
+        OutOfMemory,
+        Sparse,
+        Target, //
+    },
+    counter::{
+        Counter,
+        Flow, //
+    },
+    engine::Reach,
+    list::{
+        List,
+        Segment, //
+    },
+    Engine,
+    Kind, //
+};
+
+/// A device whose DMA mappings are ours.
+///
+/// Lock order: the lock of the device, then `switching`.
+#[pin_data]
+#[repr(C)]
+pub(crate) struct Attachment {
+    #[pin]
+    flush_timer: Timer<Attachment>,
+    #[pin]
+    housekeeping: Work<Attachment>,
+    engine: Engine<Attachment>,
+    layout: Layout,
+    #[pin]
+    low: IovaAllocator,
+    #[pin]
+    exact: IovaAllocator,
+    counters: Counters<{ Counter::COUNT }>,
+    domain: Domain,
+    device: DmaDevice,
+    untrusted: bool,
+    /// Held while the strategy changes, and while leftovers of former ones are withdrawn.
+    #[pin]
+    switching: Mutex<()>,
+}
+
+embeds!(Attachment, flush_timer: Timer<Attachment>);
+embeds!(Attachment, housekeeping: Work<Attachment>);
+
+/// An attachment and the operations by which the DMA API reaches it.
+pub(crate) type AttachedOps = DmaOps<Attachment>;
+
+impl Attachment {
+    /// Makes everything that an attachment of `pci` needs, and takes nothing from the device yet.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: the IOMMU has too few address bits. `ENOMEM`, and what the IOMMU driver says.
+    pub(crate) fn new(pci: &PciDevice) -> Result<Arc<AttachedOps>> {
+        let device = pci.dma_device();
+        let domain = Domain::new(&device)?;
+        let layout = Layout::new(domain.last().min(device.bus_limit())).ok_or_else(not_supported)?;
+        let mut ram_end = 0;
+
+        memory::for_each_ram_range(&mut |range| {
+            ram_end = range.end;
+            Ok(())
+        })?;
+
+        let engine = Engine::new(layout, Phys(ram_end)).map_err(|OutOfMemory| ENOMEM)?;
+        let counters = Counters::new()?;
+        let untrusted = pci.is_untrusted();
+
+        let ops = Arc::pin_init(
+            DmaOps::new(try_pin_init!(Self {
+                flush_timer <- Timer::new(),
+                housekeeping <- Work::new(),
+                engine,
+                layout,
+                low <- IovaAllocator::new(layout.base(Window::Low)),
+                exact <- IovaAllocator::new(layout.base(Window::Exact)),
+                counters,
+                domain,
+                device,
+                untrusted,
+                switching <- new_mutex!(()),
+            }? Error)),
+            GFP_KERNEL,
+        )?;
+
+        ops.reserve(pci)?;
+        Ok(ops)
+    }
+
+    /// Keeps IOVA space from being handed out that does not reach the IOMMU, or that firmware
+    /// wants mapped.
+    fn reserve(&self, pci: &PciDevice) -> Result {
+        let last = self.layout.last(Window::Low);
+        let reserve = |region: RangeInclusive<u64>| {
+            if *region.start() > last {
+                return Ok(());
+            }
+            self.low
+                .reserve(*region.start(), last.min(*region.end()))
+        };
+        let mut result = Ok(());
+
+        pci.for_each_bridge_window(&mut |window| {
+            if result.is_ok() {
+                result = reserve(window);
+            }
+        });
+        result?;
+
+        iommu::for_each_reserved_region(&self.device, |region| {
+            if let Some(prot) = region.direct {
+                let len = usize::try_from(region.len)?;
+
+                self.domain
+                    .map(region.start, region.start, len, prot, Context::MaySleep)?;
+            }
+            reserve(region.start..=region.start + (region.len - 1))
+        })
+    }
+
+    /// Makes the device translate by our domain. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// See [`Domain::attach`].
+    pub(crate) fn attach_domain(&self, device: &LockedDevice<'_>) -> Result {
+        self.domain.attach(device)
+    }
+
+    /// Gives the device back to the kernel's domain, after its operations. May sleep.
+    pub(crate) fn detach_domain(&self, device: &LockedDevice<'_>) {
+        let live = self.live_pages();
+
+        if live != 0 {
+            kernel::dev_warn!(
+                self.device.device(),
+                "dma-map-cache: the driver has left {live} pages mapped\n"
+            );
+        }
+        self.domain.detach(device);
+
+        let _switching = self.switching.lock();
+
+        self.engine.retire(self);
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &DmaDevice {
+        &self.device
+    }
+
+    /// The strategies.
+    pub(crate) fn engine(&self) -> &Engine<Self> {
+        &self.engine
+    }
+
+    /// Pages in use whose mapping another strategy than the current one made.
+    pub(crate) fn unsettled_pages(&self) -> u64 {
+        self.engine.unsettled_pages(self)
+    }
+
+    /// Pages that the driver has mapped.
+    pub(crate) fn live_pages(&self) -> u64 {
+        self.engine.live_pages(self)
+    }
+
+    /// Pages that the device can reach though the driver has unmapped them, because their mapping
+    /// is kept.
+    pub(crate) fn idle_pages(&self) -> u64 {
+        self.outstanding(Flow::Idle)
+    }
+
+    /// Withdraws idle mappings beyond the budget, after the budget was lowered. May take long.
+    pub(crate) fn enforce_budget(&self) {
+        self.engine.cached.enforce_budget(self);
+    }
+
+    /// Changes the strategy under the traffic. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the device is not trusted and the strategy leaves something reachable; `ENOMEM`.
+    /// The old strategy goes on then.
+    pub(crate) fn switch(&self, to: Kind) -> Result {
+        if self.untrusted && !to.exposes_nothing() {
+            return Err(EPERM);
+        }
+
+        let _switching = self.switching.lock();
+        let from = self.engine.current();
+
+        self.engine
+            .switch(self, to)
+            .map_err(|OutOfMemory| ENOMEM)?;
+        trace::switch(&self.device, from as u8, to as u8);
+        self.housekeeping.queue(0);
+        Ok(())
+    }
+
+    /// Milliseconds between two looks at what has become too old.
+    ///
+    /// Four looks within the age limit, so that nothing gets older than five quarters of it; not
+    /// below a timer tick, and not so seldom that leftovers of a strategy wait for long.
+    fn housekeeping_interval_ms(&self) -> u32 {
+        let quarter = self.engine.cached.limits.max_age_ms.get() / 4;
+
+        quarter.clamp(4, 1000) as u32
+    }
+}
+
+impl Expire for Attachment {
+    fn expire(&self) {
+        self.engine.expire_deferred(self);
+    }
+}
+
+impl Run for Attachment {
+    fn run(&self) {
+        let _switching = self.switching.lock();
+
+        self.engine.cached.expire(self);
+        if !self.engine.settle(self) || self.engine.current() == Kind::Cached {
+            self.housekeeping.queue(self.housekeeping_interval_ms());
+        }
+    }
+}
+
+impl<T: Send> Lock<T> for IrqSpinLock<T> {
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        IrqSpinLock::with(self, f)
+    }
+}
+
+impl<T: Default + Send + Sync> Sparse<T> for SparseTable<T> {
+    #[inline(always)]
+    fn get(&self, index: u64) -> Option<&T> {
+        SparseTable::get(self, index)
+    }
+
+    #[inline]
+    fn get_or_alloc(&self, index: u64) -> Result<&T, OutOfMemory> {
+        SparseTable::get_or_alloc(self, index).map_err(|_| OutOfMemory)
+    }
+
+    fn leaves(&self) -> usize {
+        SparseTable::leaves(self)
+    }
+
+    fn leaf(&self, leaf: usize) -> Option<(u64, &[T])> {
+        SparseTable::leaf(self, leaf)
+    }
+}
+
+impl Backend for Attachment {
+    type Lock<T: Send> = IrqSpinLock<T>;
+    type List<T: Send + Sync> = KVVec<T>;
+    type Sparse<T: Default + Send + Sync> = SparseTable<T>;
+
+    fn lock<T: Send>(value: T) -> IrqSpinLock<T> {
+        IrqSpinLock::new(value)
+    }
+
+    fn list<T: Send + Sync>(
+        len: usize,
+        mut item: impl FnMut() -> Result<T, OutOfMemory>,
+    ) -> Result<KVVec<T>, OutOfMemory> {
+        let mut list = KVVec::with_capacity(len, GFP_KERNEL).map_err(|_| OutOfMemory)?;
+
+        for _ in 0..len {
+            list.push(item()?, GFP_KERNEL).map_err(|_| OutOfMemory)?;
+        }
+        Ok(list)
+    }
+
+    fn sparse<T: Default + Send + Sync>(len: u64) -> Result<SparseTable<T>, OutOfMemory> {
+        SparseTable::new(len).map_err(|_| OutOfMemory)
+    }
+
+    fn cpus() -> usize {
+        kernel::cpu::nr_cpu_ids() as usize
+    }
+
+    #[inline]
+    fn cpu(&self) -> usize {
+        CpuId::current().as_u32() as usize
+    }
+
+    #[inline(always)]
+    fn now_ms(&self) -> u32 {
+        timer::now_ms()
+    }
+
+    #[inline]
+    fn map(
+        &self,
+        range: PageRange,
+        phys: Phys,
+        access: Access,
+        target: Target,
+    ) -> Result<(), OutOfMemory> {
+        let access = match access {
+            Access::Read => prot::READ,
+            Access::Write => prot::WRITE,
+            Access::ReadWrite => prot::READ | prot::WRITE,
+        };
+        let target = match target {
+            Target::Memory => prot::CACHE,
+            Target::Mmio => prot::MMIO,
+        };
+
+        self.domain
+            .map(
+                range.start.0,
+                phys.0,
+                range.bytes() as usize,
+                access | target,
+                Context::Atomic,
+            )
+            .map_err(|_| OutOfMemory)?;
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
+    fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {
+        self.domain
+            .map(
+                range.start.0,
+                phys.0,
+                range.bytes() as usize,
+                prot::READ | prot::WRITE | prot::CACHE,
+                Context::MaySleep,
+            )
+            .map_err(|_| OutOfMemory)?;
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
+    #[inline]
+    fn unmap(&self, ranges: impl Iterator<Item = PageRange>) {
+        self.domain.unmap(ranges.map(|range| {
+            self.count(Counter::PteUpdates, range.pages);
+            (range.start.0, range.bytes() as usize)
+        }));
+    }
+
+    #[inline]
+    fn unmap_flush(&self, ranges: impl Iterator<Item = PageRange>) {
+        self.domain.unmap_sync(ranges.map(|range| {
+            self.count(Counter::PteUpdates, range.pages);
+            (range.start.0, range.bytes() as usize)
+        }));
+        self.count(Counter::Flushes, 1);
+        trace::flush(&self.device);
+    }
+
+    fn flush(&self) {
+        self.domain.flush();
+        self.count(Counter::Flushes, 1);
+        trace::flush(&self.device);
+    }
+
+    #[inline]
+    fn alloc_iova(&self, arena: Arena, pages: u64, limit: u64) -> Option<Iova> {
+        let allocator = match arena {
+            Arena::Low => &self.low,
+            Arena::Exact => &self.exact,
+        };
+
+        allocator.alloc(pages, limit).map(Iova)
+    }
+
+    #[inline]
+    fn free_iova(&self, arena: Arena, range: PageRange) {
+        let allocator = match arena {
+            Arena::Low => &self.low,
+            Arena::Exact => &self.exact,
+        };
+
+        allocator.free(range.start.0, range.pages);
+    }
+
+    fn for_each_ram(
+        &self,
+        f: &mut dyn FnMut(Phys, u64) -> Result<(), OutOfMemory>,
+    ) -> Result<(), OutOfMemory> {
+        memory::for_each_ram_range(&mut |range| {
+            let whole = PageRange {
+                start: Iova(range.start),
+                pages: (range.end - range.start) >> crate::strategy::address::PAGE_SHIFT,
+            };
+
+            f(Phys(range.start), whole.pages).map_err(|OutOfMemory| ENOMEM)
+        })
+        .map_err(|_| OutOfMemory)
+    }
+
+    fn synchronize(&self) {
+        rcu::synchronize();
+    }
+
+    fn arm_flush_timer(&self, us: u32) {
+        self.flush_timer.arm(us);
+    }
+
+    #[inline(always)]
+    fn count(&self, counter: Counter, n: u64) {
+        self.counters.add(counter.index(), n);
+        if matches!(counter, Counter::Evictions) {
+            trace::evict(&self.device, n);
+        }
+    }
+
+    fn total(&self, counter: Counter) -> u64 {
+        self.counters.total(counter.index())
+    }
+}
+
+/// What the device may do with a buffer of a direction.
+#[inline(always)]
+fn access_of(direction: DataDirection) -> Access {
+    match direction {
+        DataDirection::ToDevice => Access::Read,
+        DataDirection::FromDevice => Access::Write,
+        _ => Access::ReadWrite,
+    }
+}
+
+impl DmaMapOps for Attachment {
+    #[inline(always)]
+    fn map(&self, masks: Masks, phys: u64, len: u64, direction: DataDirection) -> Option<u64> {
+        let buffer = Buffer {
+            phys: Phys(phys),
+            len,
+        };
+        let reach = Reach {
+            limit: masks.streaming(),
+            boundary_mask: u64::MAX,
+        };
+        let iova = self
+            .engine
+            .map(self, buffer, access_of(direction), reach)
+            .ok()?;
+
+        trace::map(&self.device, iova.0, len);
+        Some(iova.0)
+    }
+
+    #[inline(always)]
+    fn unmap(&self, dma_address: u64, len: u64) {
+        trace::unmap(&self.device, dma_address, len);
+        self.engine.unmap(self, Iova(dma_address), len);
+    }
+
+    fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: DataDirection) -> Result {
+        let reach = Reach {
+            limit: masks.streaming(),
+            boundary_mask: masks.segment_boundary(),
+        };
+
+        self.engine
+            .map_list(self, &mut list, access_of(direction), reach)
+            .map_err(|OutOfMemory| ENOMEM)?;
+        for entry in list.iter_mut() {
+            trace::map(&self.device, entry.dma_address(), entry.dma_len());
+        }
+        Ok(())
+    }
+
+    fn unmap_list(&self, mut list: EntryList<'_>) {
+        for entry in list.iter_mut() {
+            trace::unmap(&self.device, entry.dma_address(), entry.dma_len());
+        }
+        self.engine.unmap_list(self, &mut list);
+    }
+
+    fn map_fixed(
+        &self,
+        limit: u64,
+        mut pieces: &mut [Piece],
+        direction: DataDirection,
+        target: dma_map_ops::Target,
+    ) -> Option<u64> {
+        let target = match target {
+            dma_map_ops::Target::Memory => Target::Memory,
+            dma_map_ops::Target::Mmio => Target::Mmio,
+        };
+
+        self.engine
+            .map_fixed(self, &mut pieces, access_of(direction), target, limit)
+            .ok()?;
+        pieces.first().map(|piece| piece.dma_address)
+    }
+
+    fn unmap_fixed(&self, dma_address: u64, len: u64) {
+        self.engine
+            .unmap_fixed(self, PageRange::of(Iova(dma_address), len));
+    }
+}
+
+impl Segment for scatterlist::Entry {
+    #[inline]
+    fn buffer(&self) -> Buffer {
+        Buffer {
+            phys: Phys(self.phys()),
+            len: self.len().max(1),
+        }
+    }
+
+    #[inline]
+    fn assign(&mut self, iova: Iova) {
+        self.set_dma_address(iova.0);
+    }
+
+    #[inline]
+    fn mapped(&self) -> PageRange {
+        PageRange::of(Iova(self.dma_address()), self.dma_len().max(1))
+    }
+}
+
+impl List for EntryList<'_> {
+    type Segment = scatterlist::Entry;
+
+    #[inline]
+    fn segments(&mut self) -> impl Iterator<Item = &mut scatterlist::Entry> {
+        self.iter_mut()
+    }
+}
+
+impl Segment for Piece {
+    fn buffer(&self) -> Buffer {
+        Buffer {
+            phys: Phys(self.phys),
+            len: self.len,
+        }
+    }
+
+    fn assign(&mut self, iova: Iova) {
+        self.dma_address = iova.0;
+    }
+
+    fn mapped(&self) -> PageRange {
+        PageRange::of(Iova(self.dma_address), self.len)
+    }
+}
+
+impl List for &mut [Piece] {
+    type Segment = Piece;
+
+    fn segments(&mut self) -> impl Iterator<Item = &mut Piece> {
+        self.iter_mut()
+    }
+}

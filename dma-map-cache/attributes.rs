@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a user sees and sets of an attached device, in
+//! `/sys/bus/pci/devices/ADDRESS/dma_map_cache`.
+//!
+//! `Documentation/ABI/testing/sysfs-bus-pci-dma-map-cache` describes each file.
+
+use core::fmt::Write;
+
+use kernel::{
+    prelude::*,
+    str::Formatter,
+    sync::Arc, //
+};
+use pdio::sysfs::{
+    Directory,
+    File,
+    Parent, //
+};
+
+use crate::{
+    attachment::AttachedOps,
+    strategy::{
+        backend::Backend,
+        counter::Counter,
+        tunable::Tunable,
+        Kind, //
+    }, //
+};
+
+/// The directories of one device.
+pub(crate) struct Attributes {
+    // Dropped in this order: the inner one first.
+    _statistics: Directory<AttachedOps>,
+    _settings: Directory<AttachedOps>,
+}
+
+impl Attributes {
+    /// Makes them. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EEXIST`.
+    pub(crate) fn new(ops: &Arc<AttachedOps>) -> Result<Self> {
+        let settings = Directory::new(
+            Parent::Device(ops.device()),
+            c"dma_map_cache",
+            SETTINGS,
+            ops.clone(),
+        )?;
+
+        Ok(Self {
+            _statistics: Directory::new(
+                Parent::Directory(&settings),
+                c"statistics",
+                STATISTICS,
+                ops.clone(),
+            )?,
+            _settings: settings,
+        })
+    }
+}
+
+/// Shows a number.
+fn show_number(out: &mut Formatter<'_>, number: u64) -> Result {
+    write!(out, "{number}").map_err(|_| EFBIG)
+}
+
+/// Sets a tunable from decimal digits.
+fn store_tunable(tunable: &Tunable, text: &str) -> Result {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EINVAL);
+    }
+
+    let value = text.parse().map_err(|_| EINVAL)?;
+
+    tunable.set(value).map_err(|_| EINVAL)
+}
+
+/// Lists all strategies, the current one in brackets.
+fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
+    let current = ops.engine().current();
+
+    for (index, kind) in Kind::ALL.into_iter().enumerate() {
+        let separator = if index == 0 { "" } else { " " };
+
+        if kind == current {
+            write!(out, "{separator}[{kind}]")
+        } else {
+            write!(out, "{separator}{kind}")
+        }
+        .map_err(|_| EFBIG)?;
+    }
+    Ok(())
+}
+
+/// Changes the strategy.
+fn store_strategy(ops: &AttachedOps, text: &str) -> Result {
+    ops.switch(Kind::try_from(text).map_err(|_| EINVAL)?)
+}
+
+/// Sets how much is kept, and withdraws what is too much at once.
+fn store_budget(ops: &AttachedOps, text: &str) -> Result {
+    store_tunable(&ops.engine().cached.limits.budget_bytes, text)?;
+    ops.enforce_budget();
+    Ok(())
+}
+
+const SETTINGS: &[File<AttachedOps>] = &[
+    File {
+        name: c"strategy",
+        show: Some(show_strategy),
+        store: Some(store_strategy),
+    },
+    File {
+        name: c"unsettled_pages",
+        show: Some(|ops, out| show_number(out, ops.unsettled_pages())),
+        store: None,
+    },
+    File {
+        name: c"deferred_max_unmaps",
+        show: Some(|ops, out| show_number(out, ops.engine().deferred.max_unmaps.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().deferred.max_unmaps, text)),
+    },
+    File {
+        name: c"deferred_max_us",
+        show: Some(|ops, out| show_number(out, ops.engine().deferred.max_us.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().deferred.max_us, text)),
+    },
+    File {
+        name: c"cached_budget_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().cached.limits.budget_bytes.get())),
+        store: Some(store_budget),
+    },
+    File {
+        name: c"cached_max_age_ms",
+        show: Some(|ops, out| show_number(out, ops.engine().cached.limits.max_age_ms.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().cached.limits.max_age_ms, text)),
+    },
+];
+
+/// A file that shows a counter.
+macro_rules! counter {
+    ($name:literal, $counter:expr) => {
+        File {
+            name: $name,
+            show: Some(|ops, out| show_number(out, ops.total($counter))),
+            store: None,
+        }
+    };
+}
+
+const STATISTICS: &[File<AttachedOps>] = &[
+    counter!(c"maps", Counter::Maps),
+    counter!(c"unmaps", Counter::Unmaps),
+    counter!(c"hits", Counter::Hits),
+    counter!(c"misses", Counter::Misses),
+    counter!(c"evictions", Counter::Evictions),
+    counter!(c"flushes", Counter::Flushes),
+    counter!(c"pte_updates", Counter::PteUpdates),
+    counter!(c"fallbacks", Counter::Fallbacks),
+    File {
+        name: c"live_pages",
+        show: Some(|ops, out| show_number(out, ops.live_pages())),
+        store: None,
+    },
+    File {
+        name: c"idle_pages",
+        show: Some(|ops, out| show_number(out, ops.idle_pages())),
+        store: None,
+    },
+];

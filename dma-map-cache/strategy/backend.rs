@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a strategy needs from the machine below it.
+//!
+//! The kernel module implements [`Backend`] with an IOMMU domain; the host tests implement it with
+//! a reference model of an IOMMU and its IOTLB. A strategy sees nothing else, so the code that
+//! runs under a driver is the code that the model checks.
+
+use super::{
+    address::{
+        Iova,
+        PageRange,
+        Phys, //
+    },
+    counter::{
+        Counter,
+        Flow, //
+    },
+};
+
+/// No memory for a page table, an IOVA or a table of page states.
+///
+/// The mapping that was asked for does not exist, and nothing was left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfMemory;
+
+/// What a device may do with a mapping.
+///
+/// From the DMA direction, as `dma_info_to_prot()` in `drivers/iommu/dma-iommu.c` derives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// `DMA_TO_DEVICE`.
+    Read,
+    /// `DMA_FROM_DEVICE`.
+    Write,
+    /// `DMA_BIDIRECTIONAL`.
+    ReadWrite,
+}
+
+/// What a page-table entry points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Memory, cache-coherent.
+    Memory,
+    /// Registers of another device (`DMA_ATTR_MMIO`).
+    Mmio,
+}
+
+/// Which part of the IOVA space an exact mapping is allocated from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arena {
+    /// The low window: everything that must be reachable by a narrow device, and what another
+    /// strategy could not serve.
+    Low,
+    /// The window of the strategies that map exactly.
+    Exact,
+}
+
+/// A lock that may be taken where a driver may map: with interrupts off.
+pub trait Lock<T>: Sync {
+    /// Runs `f` with the lock held. `f` must neither sleep nor take the same lock.
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
+}
+
+/// A table indexed by page number that takes memory only where it was touched.
+///
+/// Entries start as `T::default()`, live as long as the table and never move.
+pub trait Sparse<T>: Sync {
+    /// The entry of `index`, if memory for it was ever allocated. Never sleeps.
+    fn get(&self, index: u64) -> Option<&T>;
+
+    /// The entry of `index`. Allocates without sleeping.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`], also for an index beyond the end of the table.
+    fn get_or_alloc(&self, index: u64) -> Result<&T, OutOfMemory>;
+
+    /// Number of leaves, allocated or not.
+    fn leaves(&self) -> usize;
+
+    /// The index of the first entry of leaf number `leaf`, and its entries if it is allocated.
+    fn leaf(&self, leaf: usize) -> Option<(u64, &[T])>;
+}
+
+/// The machine below a strategy: page tables, IOTLB, IOVA space, memory, counters and a clock.
+///
+/// Unless stated otherwise a method may be called in any context, also with interrupts off, and by
+/// several CPUs at once for different ranges.
+pub trait Backend: Sync + Sized {
+    /// Mutual exclusion.
+    type Lock<T: Send>: Lock<T> + Send;
+    /// A list whose length is fixed when it is made.
+    type List<T: Send + Sync>: core::ops::DerefMut<Target = [T]> + Send + Sync;
+    /// A sparse table of `T`.
+    type Sparse<T: Default + Send + Sync>: Sparse<T>;
+
+    /// Makes a lock around `value`.
+    fn lock<T: Send>(value: T) -> Self::Lock<T>;
+
+    /// Makes a list of `len` items. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    fn list<T: Send + Sync>(
+        len: usize,
+        item: impl FnMut() -> Result<T, OutOfMemory>,
+    ) -> Result<Self::List<T>, OutOfMemory>;
+
+    /// Makes a sparse table of `len` entries. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    fn sparse<T: Default + Send + Sync>(len: u64) -> Result<Self::Sparse<T>, OutOfMemory>;
+
+    /// Number of CPUs; [`Backend::cpu`] is below it.
+    fn cpus() -> usize;
+
+    /// The CPU that runs this. A hint: it may have changed when the caller looks at it.
+    fn cpu(&self) -> usize;
+
+    /// Milliseconds since some moment; wraps. The resolution may be that of the timer tick.
+    fn now_ms(&self) -> u32;
+
+    /// Lets the device reach `range`, which must not be mapped yet, at `phys`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    fn map(
+        &self,
+        range: PageRange,
+        phys: Phys,
+        access: Access,
+        target: Target,
+    ) -> Result<(), OutOfMemory>;
+
+    /// As [`Backend::map`], for ranges of any size, with large pages where they fit. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory>;
+
+    /// Removes the mapping of each of `ranges` from the page table. The device may still reach the
+    /// pages until the next [`Backend::flush`] returns.
+    fn unmap(&self, ranges: impl Iterator<Item = PageRange>);
+
+    /// As [`Backend::unmap`], but the device can reach none of the pages when it returns, at the
+    /// cost of one invalidation that covers the ranges. There is at least one.
+    fn unmap_flush(&self, ranges: impl Iterator<Item = PageRange>);
+
+    /// Makes everything unreachable that was unmapped before the call, by one invalidation.
+    fn flush(&self);
+
+    /// Takes `pages` pages of IOVA space from `arena`, aligned to their number rounded up to a
+    /// power of two, the last byte of which is not above `limit`.
+    fn alloc_iova(&self, arena: Arena, pages: u64, limit: u64) -> Option<Iova>;
+
+    /// Gives back what [`Backend::alloc_iova`] returned for the same arena and number of pages.
+    fn free_iova(&self, arena: Arena, range: PageRange);
+
+    /// Calls `f` with each range of RAM that the kernel manages. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// The first error of `f` ends the walk and is returned.
+    fn for_each_ram(
+        &self,
+        f: &mut dyn FnMut(Phys, u64) -> Result<(), OutOfMemory>,
+    ) -> Result<(), OutOfMemory>;
+
+    /// Waits until every CPU sees what the caller wrote before. May sleep.
+    fn synchronize(&self);
+
+    /// Asks that [`Engine::expire_deferred`](super::Engine::expire_deferred) be called once, `us`
+    /// microseconds from now.
+    fn arm_flush_timer(&self, us: u32);
+
+    /// Adds to a statistic of this CPU.
+    fn count(&self, counter: Counter, n: u64);
+
+    /// The sum of a statistic over all CPUs.
+    fn total(&self, counter: Counter) -> u64;
+
+    /// What went in and has not come out, never below the truth of some moment during the call.
+    ///
+    /// Reads the "out" side first: an item that moves meanwhile is counted in, not missed.
+    #[inline]
+    fn outstanding(&self, flow: Flow) -> u64 {
+        let gone = self.total(Counter::Out(flow));
+
+        self.synchronize_reads();
+        self.total(Counter::In(flow)).wrapping_sub(gone)
+    }
+
+    /// Orders the reads before it against those after it.
+    #[inline]
+    fn synchronize_reads(&self) {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
+    }
+}

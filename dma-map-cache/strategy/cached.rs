@@ -1,0 +1,656 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `cached`: a mapping outlives its use and serves the next map of the same page.
+//!
+//! "Cache map / unmap calls in the DMA-API itself" in *Utilizing IOMMUs for Virtualization in
+//! Linux and Xen*, OLS 2006.
+//!
+//! The IOVA of a page is its physical address plus a constant, in one window for pages that the
+//! device may write and in another for those that it may only read. So there is no tree to search
+//! and no IOVA to allocate, contiguous memory is contiguous for the device, and a stale IOTLB
+//! entry never leads to a page that it should not. What is left to keep is one word of state for
+//! each page and window, in a sparse table:
+//!
+//! ```text
+//! 63            32   31      30       29     28..0
+//! idle since [ms]  present  busy  referenced  users
+//! ```
+//!
+//! A hit is a load and a compare-and-exchange of that word. What the device can still reach after
+//! unmap: idle pages, at most [`Cached::budget_bytes`] of them, each for at most
+//! [`Cached::max_age_ms`].
+//!
+//! No CPU ever waits for another: who finds a page busy (being mapped or evicted) has the buffer
+//! mapped exactly instead.
+
+use core::sync::atomic::{
+    AtomicBool,
+    AtomicI64,
+    AtomicU64,
+    AtomicUsize,
+    Ordering::{
+        Acquire,
+        Relaxed,
+        Release,
+        SeqCst, //
+    }, //
+};
+
+use super::{
+    address::{
+        Buffer,
+        Iova,
+        Layout,
+        PageRange,
+        Phys,
+        Window,
+        PAGE_SHIFT,
+        PAGE_SIZE, //
+    },
+    backend::{
+        Access,
+        Backend,
+        OutOfMemory,
+        Sparse,
+        Target, //
+    },
+    counter::{
+        Counter,
+        Flow, //
+    },
+    tunable::{
+        Range,
+        Tunable, //
+    },
+};
+
+/// The page table maps the page.
+const PRESENT: u64 = 1 << 31;
+/// The page is being mapped or unmapped by somebody.
+const BUSY: u64 = 1 << 30;
+/// The page was used since the last sweep passed it.
+const REFERENCED: u64 = 1 << 29;
+/// Number of buffers mapped that touch the page.
+const USERS: u64 = REFERENCED - 1;
+/// Position of the time at which the page became idle.
+const IDLE_SINCE_SHIFT: u32 = 32;
+
+/// Pages that are evicted for one invalidation, if so many are due.
+///
+/// The invalidation costs about as much as ten page-table updates, so that with 64 it is lost in
+/// them; and a driver's map never pays for more than these.
+const EVICTION_BATCH: u64 = 64;
+
+/// The state of one page in one window; all zero: not mapped.
+#[derive(Default)]
+pub struct Page(AtomicU64);
+
+/// What can be done with a page that a buffer needs.
+enum Hold {
+    /// It is mapped and now has one user more.
+    Hit,
+    /// It was not mapped and now belongs to the caller, who maps it.
+    Vacant,
+    /// Somebody else is at it.
+    Busy,
+}
+
+impl Page {
+    /// Takes a mapped page into use.
+    ///
+    /// Returns what could be done and, for a hit, whether the page was idle before.
+    #[inline]
+    fn hold(&self) -> (Hold, bool) {
+        let mut state = self.0.load(Relaxed);
+
+        loop {
+            if state & (PRESENT | BUSY) != PRESENT {
+                return (self.claim(state), false);
+            }
+
+            let idle = state & USERS == 0;
+
+            match self
+                .0
+                .compare_exchange_weak(state, (state | REFERENCED) + 1, Acquire, Relaxed)
+            {
+                Ok(_) => return (Hold::Hit, idle),
+                Err(now) => state = now,
+            }
+        }
+    }
+
+    /// Takes hold of a page that is not mapped, to map it.
+    #[cold]
+    fn claim(&self, state: u64) -> Hold {
+        if state == 0 && self.0.compare_exchange(0, BUSY, Acquire, Relaxed).is_ok() {
+            Hold::Vacant
+        } else {
+            Hold::Busy
+        }
+    }
+
+    /// Takes a mapped and idle page out of the hands of drivers, to unmap it, if `evictable` says
+    /// so of its state.
+    fn claim_idle(&self, evictable: impl Fn(u64) -> bool) -> bool {
+        let state = self.0.load(Relaxed);
+
+        state & (PRESENT | BUSY | USERS) == PRESENT
+            && evictable(state)
+            && self
+                .0
+                .compare_exchange(state, state | BUSY, Acquire, Relaxed)
+                .is_ok()
+    }
+
+    /// Lets the next sweep take the page, unless it is used before.
+    fn forget_reference(&self, state: u64) {
+        // If the state has changed meanwhile, the page is in use, and so referenced.
+        let _ = self
+            .0
+            .compare_exchange(state, state & !REFERENCED, Relaxed, Relaxed);
+    }
+
+    /// Ends what [`Page::hold`] or [`Page::claim_idle`] began: the page is mapped and in use by
+    /// the caller.
+    fn publish(&self) {
+        self.0.store(PRESENT | REFERENCED | 1, Release);
+    }
+
+    /// Ends what [`Page::hold`] or [`Page::claim_idle`] began: the page is not mapped.
+    fn vacate(&self) {
+        self.0.store(0, Release);
+    }
+
+    /// Gives one use back and returns whether the page is idle now.
+    #[inline]
+    fn release(&self, now_ms: u32) -> bool {
+        let mut state = self.0.load(Relaxed);
+
+        loop {
+            let mut next = state.wrapping_sub(1);
+            let idle = next & USERS == 0;
+
+            if idle {
+                next = next & (PRESENT | REFERENCED) | u64::from(now_ms) << IDLE_SINCE_SHIFT;
+            }
+
+            // The sweep that follows a retirement looks at the state after it has set the budget
+            // to 0, and the caller looks at the budget after this: one of the two must see the
+            // other.
+            match self.0.compare_exchange_weak(state, next, SeqCst, Relaxed) {
+                Ok(_) => return idle,
+                Err(now) => state = now,
+            }
+        }
+    }
+}
+
+/// How [`Cached::map`] ended.
+pub enum Mapped {
+    /// The buffer is mapped; whether every page of it already was.
+    At(Iova, Served),
+    /// The buffer must be mapped exactly: out of the reach of the device, the window or the table
+    /// of pages, or a page of it is busy or has no place in the table for want of memory.
+    Fallback,
+}
+
+/// What a map cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// No page-table entry was written.
+    Hit,
+    /// At least one was.
+    Miss,
+}
+
+/// Idle mappings that are kept at most, and how long.
+pub struct Limits {
+    /// Bytes of idle mappings that are kept. The default of 64 MiB holds the buffers of a dozen
+    /// fast network queues; 0 keeps nothing.
+    pub budget_bytes: Tunable,
+    /// Milliseconds after which an idle mapping is withdrawn. Ten seconds by default: what was not
+    /// used for so long is not worth its exposure.
+    pub max_age_ms: Tunable,
+}
+
+/// The strategy.
+pub struct Cached<B: Backend> {
+    /// What a user can set.
+    pub limits: Limits,
+    layout: Layout,
+    /// States of the pages that are mapped for reading and writing.
+    writable: B::Sparse<Page>,
+    /// States of the pages that are mapped for reading only.
+    read_only: B::Sparse<Page>,
+    /// Whether the strategy is in use: if not, the budget is 0.
+    serving: AtomicBool,
+    /// Pages that are mapped, in use or idle. Written on misses and evictions only.
+    present: AtomicU64,
+    /// While more than the budget is present: how many pages may become idle before the idle ones
+    /// have to be counted again.
+    slack: AtomicI64,
+    /// Held by the CPU that sweeps.
+    sweeping: AtomicBool,
+    /// The leaf at which the next sweep begins.
+    hand: AtomicUsize,
+}
+
+impl<B: Backend> Cached<B> {
+    /// With nothing mapped. RAM that is added above `ram_end` is left to the fallback. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(layout: Layout, ram_end: Phys) -> Result<Self, OutOfMemory> {
+        let pages = ram_end.0.min(layout.window_size()).div_ceil(PAGE_SIZE);
+
+        Ok(Self {
+            limits: Limits {
+                budget_bytes: Tunable::new(Range {
+                    min: 0,
+                    max: 1 << 40,
+                    step: PAGE_SIZE,
+                    default: 64 << 20,
+                }),
+                max_age_ms: Tunable::new(Range {
+                    min: 1,
+                    max: 3_600_000,
+                    step: 1,
+                    default: 10_000,
+                }),
+            },
+            layout,
+            writable: B::sparse(pages)?,
+            read_only: B::sparse(pages)?,
+            serving: AtomicBool::new(false),
+            present: AtomicU64::new(0),
+            slack: AtomicI64::new(0),
+            sweeping: AtomicBool::new(false),
+            hand: AtomicUsize::new(0),
+        })
+    }
+
+    /// Keeps idle mappings from now on.
+    pub fn start(&self) {
+        self.slack.store(0, Relaxed);
+        self.serving.store(true, SeqCst);
+    }
+
+    /// The table of a window.
+    #[inline]
+    fn pages(&self, window: Window) -> &B::Sparse<Page> {
+        match window {
+            Window::CachedRead => &self.read_only,
+            _ => &self.writable,
+        }
+    }
+
+    /// Idle pages that may be kept.
+    #[inline]
+    fn budget(&self) -> u64 {
+        if self.serving.load(SeqCst) {
+            self.limits.budget_bytes.get() >> PAGE_SHIFT
+        } else {
+            0
+        }
+    }
+
+    /// Maps a buffer.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    #[inline]
+    pub fn map(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        limit: u64,
+    ) -> Result<Mapped, OutOfMemory> {
+        let window = match access {
+            Access::Read => Window::CachedRead,
+            Access::Write | Access::ReadWrite => Window::CachedWrite,
+        };
+        let Some(iova) = self.layout.at_offset(window, buffer, limit) else {
+            return Ok(Mapped::Fallback);
+        };
+        let pages = buffer.pages();
+        let first = buffer.phys.page();
+        let mut served = Served::Hit;
+        let mut done = 0;
+
+        while done < pages {
+            let Some(page) = self.pages(window).get(first + done) else {
+                if self.pages(window).get_or_alloc(first + done).is_err() {
+                    self.release(backend, window, first, done);
+                    return Ok(Mapped::Fallback);
+                }
+                continue;
+            };
+
+            match page.hold() {
+                (Hold::Hit, idle) => {
+                    if idle {
+                        backend.count(Counter::Out(Flow::Idle), 1);
+                    }
+                    done += 1;
+                }
+                (Hold::Vacant, _) => {
+                    served = Served::Miss;
+                    match self.map_run(backend, window, first + done, pages - done) {
+                        Ok(n) => done += n,
+                        Err(error) => {
+                            self.release(backend, window, first, done);
+                            return Err(error);
+                        }
+                    }
+                }
+                (Hold::Busy, _) => {
+                    self.release(backend, window, first, done);
+                    return Ok(Mapped::Fallback);
+                }
+            }
+        }
+
+        backend.count(Counter::In(Flow::Pages(window)), pages);
+        Ok(Mapped::At(iova, served))
+    }
+
+    /// Maps page `first`, which the caller has claimed, and those of the next `max - 1` that are
+    /// not mapped either, by one page-table pass. Returns how many.
+    #[cold]
+    fn map_run(
+        &self,
+        backend: &B,
+        window: Window,
+        first: u64,
+        max: u64,
+    ) -> Result<u64, OutOfMemory> {
+        let table = self.pages(window);
+        let vacant = |page: &u64| {
+            table
+                .get_or_alloc(*page)
+                .is_ok_and(|page| matches!(page.claim(0), Hold::Vacant))
+        };
+        let pages = 1 + (first + 1..first + max).take_while(vacant).count() as u64;
+        let run = || (first..first + pages).filter_map(|page| table.get(page));
+        let access = match window {
+            Window::CachedRead => Access::Read,
+            _ => Access::ReadWrite,
+        };
+
+        if let Err(error) = backend.map(
+            self.range(window, first, pages),
+            Phys(first << PAGE_SHIFT),
+            access,
+            Target::Memory,
+        ) {
+            run().for_each(Page::vacate);
+            return Err(error);
+        }
+
+        run().for_each(Page::publish);
+
+        let before = self.present.fetch_add(pages, SeqCst);
+
+        if before <= self.budget() {
+            self.slack.store(0, Relaxed);
+        }
+        Ok(pages)
+    }
+
+    /// The IOVA range of pages.
+    fn range(&self, window: Window, page: u64, pages: u64) -> PageRange {
+        PageRange {
+            start: Iova(self.layout.base(window) | page << PAGE_SHIFT),
+            pages,
+        }
+    }
+
+    /// Ends the use of a buffer.
+    #[inline]
+    pub fn unmap(&self, backend: &B, window: Window, iova: Iova, pages: u64) {
+        let first = self.layout.offset(iova) >> PAGE_SHIFT;
+
+        backend.count(Counter::Out(Flow::Pages(window)), pages);
+        self.release(backend, window, first, pages);
+    }
+
+    /// Gives one use of each page back.
+    #[inline]
+    fn release(&self, backend: &B, window: Window, first: u64, pages: u64) {
+        let now = backend.now_ms();
+        let mut idle = 0;
+
+        for page in first..first + pages {
+            if self
+                .pages(window)
+                .get(page)
+                .is_some_and(|page| page.release(now))
+            {
+                idle += 1;
+            }
+        }
+
+        if idle != 0 {
+            backend.count(Counter::In(Flow::Idle), idle);
+            if self.present.load(Relaxed) > self.budget() {
+                self.over_budget(backend, window, first, pages, idle);
+            }
+        }
+    }
+
+    /// Evicts what the budget does not allow, after `idle` pages of `pages` pages from `first` on
+    /// became idle.
+    #[cold]
+    fn over_budget(&self, backend: &B, window: Window, first: u64, pages: u64, idle: u64) {
+        let budget = self.budget();
+
+        if budget == 0 {
+            let mut eviction = Eviction::new(self, backend, window);
+
+            for page in first..first + pages {
+                eviction.take(page, |_| true);
+            }
+            return;
+        }
+
+        let idle = idle as i64;
+
+        if self.slack.fetch_sub(idle, Relaxed) <= idle {
+            self.enforce_budget(backend);
+        }
+    }
+
+    /// Evicts idle pages until no more are left than the budget allows.
+    ///
+    /// Some below it, so that the next invalidation is a batch away.
+    pub fn enforce_budget(&self, backend: &B) {
+        loop {
+            let budget = self.budget();
+            let idle = backend.outstanding(Flow::Idle);
+
+            if idle <= budget {
+                self.slack.store((budget - idle) as i64, Relaxed);
+                return;
+            }
+            if self.shrink(backend, idle - budget + EVICTION_BATCH.min(budget)) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Number of leaves of both tables.
+    fn leaves(&self) -> usize {
+        self.writable.leaves() + self.read_only.leaves()
+    }
+
+    /// Evicts up to `due` idle pages, those first that were not used for a while. Returns how
+    /// many: none also if another CPU is at it.
+    fn shrink(&self, backend: &B, due: u64) -> u64 {
+        if self.sweeping.swap(true, Acquire) {
+            return 0;
+        }
+
+        let mut evicted = 0;
+
+        // The first turn passes over what was referenced since the last one, the second takes it;
+        // the sweep begins in the middle of a turn, hence a third.
+        for _ in 0..3 * self.leaves() {
+            if evicted >= due {
+                break;
+            }
+
+            let leaf = self.hand.load(Relaxed);
+
+            self.hand.store((leaf + 1) % self.leaves(), Relaxed);
+            evicted += self.sweep(backend, leaf, due - evicted, |page, state| {
+                if state & REFERENCED == 0 {
+                    return true;
+                }
+                page.forget_reference(state);
+                false
+            });
+        }
+
+        self.sweeping.store(false, Release);
+        evicted
+    }
+
+    /// Evicts up to `max` idle pages of a leaf that `evictable` picks. Returns how many.
+    fn sweep(
+        &self,
+        backend: &B,
+        leaf: usize,
+        max: u64,
+        evictable: impl Fn(&Page, u64) -> bool,
+    ) -> u64 {
+        let (window, found) = match leaf.checked_sub(self.writable.leaves()) {
+            None => (Window::CachedWrite, self.writable.leaf(leaf)),
+            Some(leaf) => (Window::CachedRead, self.read_only.leaf(leaf)),
+        };
+        let Some((first, pages)) = found else {
+            return 0;
+        };
+        let mut eviction = Eviction::new(self, backend, window);
+
+        for (number, page) in (first..).zip(pages) {
+            if eviction.pages == max {
+                break;
+            }
+            eviction.take(number, |state| evictable(page, state));
+        }
+        eviction.pages
+    }
+
+    /// Evicts all idle pages that `evictable` picks.
+    fn sweep_all(&self, backend: &B, evictable: impl Fn(u64) -> bool) {
+        for leaf in 0..self.leaves() {
+            self.sweep(backend, leaf, u64::MAX, |_, state| evictable(state));
+        }
+    }
+
+    /// Evicts what has been idle for too long. May take long; to be called a few times within
+    /// [`Limits::max_age_ms`].
+    pub fn expire(&self, backend: &B) {
+        if self.present.load(Relaxed) == 0 {
+            return;
+        }
+
+        let now = backend.now_ms();
+        let max_age = self.limits.max_age_ms.get();
+
+        self.sweep_all(backend, |state| {
+            let since = (state >> IDLE_SINCE_SHIFT) as u32;
+
+            u64::from(now.wrapping_sub(since)) >= max_age
+        });
+    }
+
+    /// Withdraws all idle mappings and keeps none any more: what is in use now is withdrawn when
+    /// its driver unmaps it. May take long.
+    pub fn retire(&self, backend: &B) {
+        self.serving.store(false, SeqCst);
+        self.sweep_all(backend, |_| true);
+    }
+}
+
+/// Pages on their way out; one invalidation for all of them when this is dropped.
+struct Eviction<'a, B: Backend> {
+    cached: &'a Cached<B>,
+    backend: &'a B,
+    window: Window,
+    /// Pages in a row that were claimed and are still in the page table.
+    run: core::ops::Range<u64>,
+    /// Number of pages claimed.
+    pages: u64,
+}
+
+impl<'a, B: Backend> Eviction<'a, B> {
+    /// With no page.
+    fn new(cached: &'a Cached<B>, backend: &'a B, window: Window) -> Self {
+        Self {
+            cached,
+            backend,
+            window,
+            run: 0..0,
+            pages: 0,
+        }
+    }
+
+    /// Evicts a page if it is idle and `evictable` says so of its state.
+    fn take(&mut self, number: u64, evictable: impl Fn(u64) -> bool) {
+        let claimed = self
+            .cached
+            .pages(self.window)
+            .get(number)
+            .is_some_and(|page| page.claim_idle(evictable));
+
+        if !claimed {
+            return;
+        }
+        if self.run.end != number {
+            self.unmap_run();
+            self.run = number..number;
+        }
+        self.run.end = number + 1;
+        self.pages += 1;
+    }
+
+    /// Clears the page-table entries of the run.
+    ///
+    /// The pages are free to be mapped again before the invalidation: an IOTLB entry that is still
+    /// there leads to the same page with the same rights.
+    fn unmap_run(&mut self) {
+        let run = core::mem::take(&mut self.run);
+
+        if run.is_empty() {
+            return;
+        }
+
+        let range = self
+            .cached
+            .range(self.window, run.start, run.end - run.start);
+
+        self.backend.unmap(core::iter::once(range));
+        for page in run.filter_map(|page| self.cached.pages(self.window).get(page)) {
+            page.vacate();
+        }
+    }
+}
+
+impl<B: Backend> Drop for Eviction<'_, B> {
+    fn drop(&mut self) {
+        if self.pages == 0 {
+            return;
+        }
+
+        self.unmap_run();
+        self.backend.flush();
+        self.cached.present.fetch_sub(self.pages, SeqCst);
+        self.backend.count(Counter::Evictions, self.pages);
+        self.backend.count(Counter::Out(Flow::Idle), self.pages);
+    }
+}

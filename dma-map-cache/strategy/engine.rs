@@ -1,0 +1,496 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The strategies of one device, and the one in use.
+//!
+//! New mappings follow the current strategy. A mapping is taken down the way it was made, which
+//! the window of its address tells; so a switch waits for nothing and drains nothing. What lies in
+//! a window of another strategy than the current one is *unsettled*: it keeps its old protection
+//! until its driver unmaps it.
+
+use core::sync::atomic::{
+    AtomicU8,
+    Ordering::{
+        Relaxed,
+        SeqCst, //
+    }, //
+};
+
+use super::{
+    address::{
+        Buffer,
+        Iova,
+        Layout,
+        PageRange,
+        Phys,
+        Window, //
+    },
+    backend::{
+        Access,
+        Arena,
+        Backend,
+        OutOfMemory,
+        Target, //
+    },
+    cached::{
+        Cached,
+        Mapped,
+        Served, //
+    },
+    counter::{
+        Counter,
+        Flow, //
+    },
+    deferred::Deferred,
+    exact,
+    kind::Kind,
+    list::{
+        List,
+        Segment, //
+    },
+    premapped::Premapped,
+    strict, //
+};
+
+/// What a driver may be given at this moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach {
+    /// The last address that the device can send: its DMA mask.
+    pub limit: u64,
+    /// `dma_get_seg_boundary()`; only lists obey it.
+    pub boundary_mask: u64,
+}
+
+/// All strategies of one device.
+pub struct Engine<B: Backend> {
+    /// What a user can set of `deferred`, and its queues.
+    pub deferred: Deferred<B>,
+    /// What a user can set of `cached`, and its pages.
+    pub cached: Cached<B>,
+    premapped: Premapped<B>,
+    layout: Layout,
+    /// The number of a [`Kind`].
+    current: AtomicU8,
+}
+
+impl<B: Backend> Engine<B> {
+    /// With [`Kind::DEFAULT`] in use and nothing mapped. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new(layout: Layout, ram_end: Phys) -> Result<Self, OutOfMemory> {
+        Ok(Self {
+            deferred: Deferred::new()?,
+            cached: Cached::new(layout, ram_end)?,
+            premapped: Premapped::new(layout, ram_end)?,
+            layout,
+            current: AtomicU8::new(Kind::DEFAULT as u8),
+        })
+    }
+
+    /// The strategy that new mappings follow.
+    #[inline]
+    pub fn current(&self) -> Kind {
+        Kind::from_number(self.current.load(Relaxed))
+    }
+
+    /// Makes new mappings follow `to`, and withdraws what the old strategy left behind as far as
+    /// nothing in use depends on it. The caller keeps others from switching. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing changed.
+    pub fn switch(&self, backend: &B, to: Kind) -> Result<(), OutOfMemory> {
+        let from = self.current();
+
+        if from == to {
+            return Ok(());
+        }
+
+        match to {
+            Kind::Premapped => self.premapped.start(backend)?,
+            Kind::Strict => {}
+            Kind::Deferred => self.deferred.start(),
+            Kind::Cached => self.cached.start(),
+        }
+
+        self.current.store(to as u8, SeqCst);
+
+        match from {
+            Kind::Premapped => self.premapped.retire(backend),
+            Kind::Strict => {}
+            Kind::Deferred => self.deferred.retire(backend),
+            Kind::Cached => self.cached.retire(backend),
+        }
+        self.settle(backend);
+        Ok(())
+    }
+
+    /// Withdraws what former strategies left behind and nothing in use depends on any more.
+    /// Returns whether there is nothing left to withdraw. May sleep.
+    ///
+    /// The caller keeps others from switching.
+    pub fn settle(&self, backend: &B) -> bool {
+        self.current() == Kind::Premapped || self.premapped.settle(backend)
+    }
+
+    /// Leaves nothing mapped but what drivers still use. The caller keeps others from switching,
+    /// and nothing can be mapped any more. May sleep.
+    pub fn retire(&self, backend: &B) {
+        self.deferred.retire(backend);
+        self.cached.retire(backend);
+        self.premapped.retire(backend);
+        self.premapped.settle(backend);
+    }
+
+    /// Pages in use whose mapping another strategy made.
+    ///
+    /// The low window serves all strategies, with the protection of `strict` or, while it is
+    /// current, of `deferred`; it is never unsettled.
+    pub fn unsettled_pages(&self, backend: &B) -> u64 {
+        let current = self.current();
+
+        Window::ALL
+            .into_iter()
+            .filter(|window| match window {
+                Window::Low => false,
+                Window::Exact => !matches!(current, Kind::Strict | Kind::Deferred),
+                Window::Premapped => current != Kind::Premapped,
+                Window::CachedWrite | Window::CachedRead => current != Kind::Cached,
+            })
+            .map(|window| backend.outstanding(Flow::Pages(window)))
+            .sum()
+    }
+
+    /// Pages that the driver has mapped now.
+    pub fn live_pages(&self, backend: &B) -> u64 {
+        Window::ALL
+            .into_iter()
+            .map(|window| backend.outstanding(Flow::Pages(window)))
+            .sum()
+    }
+
+    /// Ends the waiting of unmaps for a flush: what [`Backend::arm_flush_timer`] asks for.
+    pub fn expire_deferred(&self, backend: &B) {
+        self.deferred.expire(backend);
+    }
+
+    /// Maps a buffer of memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    #[inline]
+    pub fn map(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        reach: Reach,
+    ) -> Result<Iova, OutOfMemory> {
+        match self.current() {
+            Kind::Cached => {
+                if let Mapped::At(iova, served) =
+                    self.cached.map(backend, buffer, access, reach.limit)?
+                {
+                    count_map(backend, served);
+                    return Ok(iova);
+                }
+            }
+            Kind::Premapped => {
+                if let Some(iova) = self.premapped.map(backend, buffer, reach.limit) {
+                    count_map(backend, Served::Hit);
+                    return Ok(iova);
+                }
+            }
+            Kind::Strict | Kind::Deferred => {
+                let iova = self.map_in(backend, Arena::Exact, buffer, access, reach)?;
+
+                count_map(backend, Served::Miss);
+                return Ok(iova);
+            }
+        }
+
+        self.fall_back(backend, buffer, access, reach)
+    }
+
+    /// Maps a buffer exactly because the current strategy could not serve it.
+    #[cold]
+    fn fall_back(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        reach: Reach,
+    ) -> Result<Iova, OutOfMemory> {
+        let iova = self.map_in(backend, Arena::Low, buffer, access, reach)?;
+
+        backend.count(Counter::Fallbacks, 1);
+        count_map(backend, Served::Miss);
+        Ok(iova)
+    }
+
+    /// Maps a buffer exactly.
+    fn map_in(
+        &self,
+        backend: &B,
+        arena: Arena,
+        buffer: Buffer,
+        access: Access,
+        reach: Reach,
+    ) -> Result<Iova, OutOfMemory> {
+        let place = self.place(arena, reach);
+        let iova = exact::map(backend, place, buffer, access, Target::Memory)?;
+
+        backend.count(
+            Counter::In(Flow::Pages(window_of(place.arena))),
+            buffer.pages(),
+        );
+        Ok(iova)
+    }
+
+    /// Where to map exactly: devices that cannot reach the window of their own get the low one.
+    fn place(&self, arena: Arena, reach: Reach) -> exact::Place {
+        let last = self.layout.last(Window::Exact);
+        let (arena, limit) = match arena {
+            Arena::Exact if reach.limit >= last => (Arena::Exact, last),
+            _ => (Arena::Low, reach.limit.min(self.layout.last(Window::Low))),
+        };
+
+        exact::Place {
+            arena,
+            limit,
+            boundary_mask: reach.boundary_mask,
+        }
+    }
+
+    /// Maps a buffer that no strategy may keep or share: a coherent buffer, or registers of
+    /// another device. Not counted among the maps; give it back with [`Engine::unmap_fixed`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    pub fn map_fixed<L: List>(
+        &self,
+        backend: &B,
+        list: &mut L,
+        access: Access,
+        target: Target,
+        limit: u64,
+    ) -> Result<(), OutOfMemory> {
+        let place = self.place(
+            Arena::Low,
+            Reach {
+                limit,
+                boundary_mask: u64::MAX,
+            },
+        );
+
+        exact::map_list(backend, place, list, access, target)?;
+        backend.count(
+            Counter::In(Flow::Pages(Window::Low)),
+            list.segments().map(|segment| segment.mapped().pages).sum(),
+        );
+        Ok(())
+    }
+
+    /// Takes down what [`Engine::map_fixed`] mapped at `range`; unreachable when it returns.
+    pub fn unmap_fixed(&self, backend: &B, range: PageRange) {
+        backend.count(Counter::Out(Flow::Pages(Window::Low)), range.pages);
+        strict::unmap(backend, Arena::Low, range, core::iter::once(range));
+    }
+
+    /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes.
+    #[inline]
+    pub fn unmap(&self, backend: &B, iova: Iova, len: u64) {
+        let range = PageRange::of(iova, len);
+        let window = self.layout.window(iova);
+
+        backend.count(Counter::Unmaps, 1);
+
+        match window {
+            Window::CachedWrite | Window::CachedRead => {
+                self.cached.unmap(backend, window, iova, range.pages)
+            }
+            Window::Premapped => self.premapped.unmap(backend, range.pages),
+            Window::Low | Window::Exact => {
+                backend.count(Counter::Out(Flow::Pages(window)), range.pages);
+                self.release(backend, window, range, core::iter::once(range));
+            }
+        }
+    }
+
+    /// Gives an exact mapping back with the protection that the current strategy promises.
+    fn release(
+        &self,
+        backend: &B,
+        window: Window,
+        whole: PageRange,
+        runs: impl Iterator<Item = PageRange>,
+    ) {
+        let arena = match window {
+            Window::Exact => Arena::Exact,
+            _ => Arena::Low,
+        };
+
+        if self.current() == Kind::Deferred {
+            self.deferred.unmap(backend, arena, whole, runs);
+        } else {
+            strict::unmap(backend, arena, whole, runs);
+        }
+    }
+
+    /// Maps all segments of a list, or none.
+    ///
+    /// Either every segment lies in a window at a constant offset, or the whole list is one exact
+    /// mapping, so that [`Engine::unmap_list`] can tell from the first.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    pub fn map_list<L: List>(
+        &self,
+        backend: &B,
+        list: &mut L,
+        access: Access,
+        reach: Reach,
+    ) -> Result<(), OutOfMemory> {
+        let arena = match self.current() {
+            Kind::Strict | Kind::Deferred => Arena::Exact,
+            Kind::Premapped | Kind::Cached => {
+                if self.map_each(backend, list, access, reach)? {
+                    return Ok(());
+                }
+                Arena::Low
+            }
+        };
+        let place = self.place(arena, reach);
+
+        exact::map_list(backend, place, list, access, Target::Memory)?;
+
+        let (mut segments, mut pages) = (0, 0);
+
+        for segment in list.segments() {
+            segments += 1;
+            pages += segment.mapped().pages;
+        }
+        if arena == Arena::Low {
+            backend.count(Counter::Fallbacks, segments);
+        }
+        backend.count(Counter::Maps, segments);
+        backend.count(Counter::Misses, segments);
+        backend.count(Counter::In(Flow::Pages(window_of(place.arena))), pages);
+        Ok(())
+    }
+
+    /// Maps each segment at a constant offset. Returns false, with nothing mapped, if that cannot
+    /// be done for all of them.
+    fn map_each<L: List>(
+        &self,
+        backend: &B,
+        list: &mut L,
+        access: Access,
+        reach: Reach,
+    ) -> Result<bool, OutOfMemory> {
+        let kind = self.current();
+        let (mut hits, mut misses) = (0, 0);
+        let mut result = Ok(true);
+
+        for segment in list.segments() {
+            let buffer = segment.buffer();
+            let mapped = match kind {
+                Kind::Premapped => Ok(self
+                    .premapped
+                    .map(backend, buffer, reach.limit)
+                    .map_or(Mapped::Fallback, |iova| Mapped::At(iova, Served::Hit))),
+                _ => self.cached.map(backend, buffer, access, reach.limit),
+            };
+
+            match mapped {
+                Ok(Mapped::At(iova, served)) => {
+                    segment.assign(iova);
+                    match served {
+                        Served::Hit => hits += 1,
+                        Served::Miss => misses += 1,
+                    }
+                }
+                Ok(Mapped::Fallback) => {
+                    result = Ok(false);
+                    break;
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+
+        if result != Ok(true) {
+            for segment in list.segments().take(hits + misses) {
+                self.unmap_offset(backend, segment.mapped());
+            }
+            return result;
+        }
+
+        backend.count(Counter::Maps, (hits + misses) as u64);
+        backend.count(Counter::Hits, hits as u64);
+        backend.count(Counter::Misses, misses as u64);
+        Ok(true)
+    }
+
+    /// Ends the use of pages in a window at a constant offset.
+    fn unmap_offset(&self, backend: &B, range: PageRange) {
+        match self.layout.window(range.start) {
+            Window::Premapped => self.premapped.unmap(backend, range.pages),
+            window => self.cached.unmap(backend, window, range.start, range.pages),
+        }
+    }
+
+    /// Takes down what [`Engine::map_list`] mapped.
+    pub fn unmap_list<L: List>(&self, backend: &B, list: &mut L) {
+        let Some(first) = list.segments().next().map(|first| first.mapped()) else {
+            return;
+        };
+        let window = self.layout.window(first.start);
+        let (mut segments, mut pages) = (0, 0);
+
+        for segment in list.segments() {
+            segments += 1;
+            if matches!(window, Window::Low | Window::Exact) {
+                pages += segment.mapped().pages;
+            } else {
+                self.unmap_offset(backend, segment.mapped());
+            }
+        }
+
+        backend.count(Counter::Unmaps, segments);
+        if pages == 0 {
+            return;
+        }
+        if let Some(whole) = exact::whole(list) {
+            backend.count(Counter::Out(Flow::Pages(window)), pages);
+            self.release(backend, window, whole, exact::mapped_runs(list));
+        }
+    }
+}
+
+/// Counts a buffer that was mapped.
+#[inline]
+fn count_map<B: Backend>(backend: &B, served: Served) {
+    backend.count(Counter::Maps, 1);
+    backend.count(
+        match served {
+            Served::Hit => Counter::Hits,
+            Served::Miss => Counter::Misses,
+        },
+        1,
+    );
+}
+
+/// The window that an arena allocates from.
+const fn window_of(arena: Arena) -> Window {
+    match arena {
+        Arena::Low => Window::Low,
+        Arena::Exact => Window::Exact,
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The names of the strategies.
+
+/// A strategy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// All of RAM, mapped in advance.
+    Premapped = 0,
+    /// Exact, flushed at once.
+    Strict = 1,
+    /// Exact, flushed in batches.
+    Deferred = 2,
+    /// Kept after unmap, within a budget.
+    Cached = 3,
+}
+
+/// There is no strategy of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unknown;
+
+impl Kind {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Self; 4] = [Self::Premapped, Self::Strict, Self::Deferred, Self::Cached];
+
+    /// What a device gets that nobody chose a strategy for: what the kernel's strict mode promises.
+    pub const DEFAULT: Self = Self::Strict;
+
+    /// The name in sysfs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Premapped => "premapped",
+            Self::Strict => "strict",
+            Self::Deferred => "deferred",
+            Self::Cached => "cached",
+        }
+    }
+
+    /// Whether the device can reach nothing that its driver has unmapped: all that an untrusted
+    /// device may be given.
+    pub const fn exposes_nothing(self) -> bool {
+        matches!(self, Self::Strict)
+    }
+
+    /// The strategy whose number is `number`.
+    #[inline]
+    pub(super) const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Premapped,
+            2 => Self::Deferred,
+            3 => Self::Cached,
+            _ => Self::Strict,
+        }
+    }
+}
+
+impl TryFrom<&str> for Kind {
+    type Error = Unknown;
+
+    fn try_from(name: &str) -> Result<Self, Unknown> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or(Unknown)
+    }
+}
+
+impl core::fmt::Display for Kind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}

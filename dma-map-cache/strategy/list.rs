@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of buffers that a driver maps by one call.
+
+use super::address::{
+    Buffer,
+    Iova,
+    PageRange, //
+};
+
+/// One entry of a list.
+pub trait Segment {
+    /// What the driver wants mapped.
+    fn buffer(&self) -> Buffer;
+
+    /// Tells the driver where the device finds the whole of [`Segment::buffer`].
+    fn assign(&mut self, iova: Iova);
+
+    /// The pages that [`Segment::assign`] made the device see.
+    fn mapped(&self) -> PageRange;
+}
+
+/// A list that can be walked from its start as often as needed.
+pub trait List {
+    /// Its entries.
+    type Segment: Segment;
+
+    /// Walks the entries in order. There is at least one.
+    fn segments(&mut self) -> impl Iterator<Item = &mut Self::Segment>;
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! DMA-mapping strategies: policy without a kernel.
+//!
+//! [`Engine`] holds the strategies of one device and sends each map and unmap the right way. The
+//! strategies see the machine through [`backend::Backend`] alone, contain no `unsafe` and allocate
+//! nothing but what it gives them. The same files are compiled into the kernel module and into
+//! the host tests, where a model of an IOMMU checks what each of them promises.
+
+pub mod address;
+pub mod backend;
+pub mod cached;
+pub mod counter;
+pub mod deferred;
+pub mod engine;
+pub mod exact;
+pub mod kind;
+pub mod list;
+pub mod premapped;
+pub mod strict;
+pub mod tunable;
+
+pub use engine::Engine;
+pub use kind::Kind;

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What bindgen reads, beyond what the kernel's own bindings crate has. Types
+ * that the kernel's crate has are taken from there: see the rule in Kbuild.
+ */
+
+#include <linux/dma-map-ops.h>
+#include <linux/iova.h>
+
+#include "../../dma-map-cache/trace.h"
+#include "../helpers/helpers.h"

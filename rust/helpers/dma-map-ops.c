@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/dma-map-ops.h>
+
+void pdio_set_dma_ops(struct device *dev, const struct dma_map_ops *ops)
+{
+	set_dma_ops(dev, ops);
+}
+
+bool pdio_dev_dma_iommu(const struct device *dev)
+{
+	return dev_dma_iommu(dev);
+}
+
+void pdio_dev_assign_dma_iommu(struct device *dev, bool value)
+{
+	dev_assign_dma_iommu(dev, value);
+}
+
+u64 pdio_dma_get_seg_boundary(struct device *dev)
+{
+	return dma_get_seg_boundary(dev);
+}

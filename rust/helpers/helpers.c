@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * One object for all helpers, as rust/helpers/helpers.c in the kernel has it.
+ */
+
+#include "helpers.h"
+
+#include "device.c"
+#include "dma-map-ops.c"
+#include "iommu.c"
+#include "mm.c"
+#include "pci.c"
+#include "percpu.c"
+#include "spinlock.c"
+#include "workqueue.c"

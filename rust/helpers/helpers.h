@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * C inline functions and macros that Rust cannot call by itself, one file for
+ * each C header they come from.
+ */
+#ifndef PDIO_HELPERS_H
+#define PDIO_HELPERS_H
+
+#include <linux/device.h>
+#include <linux/dma-map-ops.h>
+#include <linux/iommu.h>
+#include <linux/iova.h>
+#include <linux/pci.h>
+#include <linux/workqueue.h>
+
+/* device.c */
+void pdio_device_lock(struct device *dev);
+void pdio_device_unlock(struct device *dev);
+
+/* dma-map-ops.c */
+void pdio_set_dma_ops(struct device *dev, const struct dma_map_ops *ops);
+bool pdio_dev_dma_iommu(const struct device *dev);
+void pdio_dev_assign_dma_iommu(struct device *dev, bool value);
+u64 pdio_dma_get_seg_boundary(struct device *dev);
+
+/* iommu.c */
+void pdio_iommu_flush_iotlb_all(struct iommu_domain *domain);
+void pdio_iommu_iotlb_gather_init(struct iommu_iotlb_gather *gather);
+void pdio_iommu_iotlb_sync(struct iommu_domain *domain,
+			   struct iommu_iotlb_gather *gather);
+void pdio_iommu_put_pages(struct iommu_pages_list *list);
+
+/* mm.c */
+bool pdio_is_vmalloc_addr(const void *addr);
+void *pdio_vzalloc(unsigned long size);
+void pdio_vfree(const void *addr);
+
+/* pci.c */
+int pdio_pci_domain_nr(struct pci_bus *bus);
+void pdio_pci_for_each_bridge_window(struct pci_dev *pdev,
+				     void (*f)(void *arg, u64 start, u64 end),
+				     void *arg);
+bool pdio_pci_driver_managed_dma(struct pci_dev *pdev);
+
+/* percpu.c */
+void __percpu *pdio_alloc_percpu(size_t size, size_t align);
+u64 pdio_percpu_sum(u64 __percpu *counter);
+
+/* spinlock.c */
+void pdio_spin_lock_init(spinlock_t *lock);
+unsigned long pdio_spin_lock_irqsave(spinlock_t *lock);
+void pdio_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
+/* workqueue.c */
+void pdio_init_delayed_work(struct delayed_work *work, work_func_t func);
+void pdio_queue_delayed_work(struct delayed_work *work, unsigned int ms);
+
+#endif /* PDIO_HELPERS_H */

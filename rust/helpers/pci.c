@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include <linux/pci.h>
+
+int pdio_pci_domain_nr(struct pci_bus *bus)
+{
+	return pci_domain_nr(bus);
+}
+
+/* Addresses on the bus that are routed to other devices, never to memory. */
+void pdio_pci_for_each_bridge_window(struct pci_dev *pdev,
+				     void (*f)(void *arg, u64 start, u64 end),
+				     void *arg)
+{
+	struct pci_host_bridge *bridge = pci_find_host_bridge(pdev->bus);
+	struct resource_entry *window;
+
+	resource_list_for_each_entry(window, &bridge->windows) {
+		if (resource_type(window->res) == IORESOURCE_MEM)
+			f(arg, window->res->start - window->offset,
+			  window->res->end - window->offset);
+	}
+}
+
+bool pdio_pci_driver_managed_dma(struct pci_dev *pdev)
+{
+	struct device_driver *drv = READ_ONCE(pdev->dev.driver);
+
+	return drv && to_pci_driver(drv)->driver_managed_dma;
+}

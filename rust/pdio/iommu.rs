@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! IOMMU domains of one's own.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use core::{
+    ffi::c_void,
+    mem::MaybeUninit,
+    ptr,
+    ptr::NonNull, //
+};
+
+use kernel::{
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
+    prelude::*, //
+};
+
+use crate::{
+    bindings,
+    device::{
+        DmaDevice,
+        LockedDevice, //
+    },
+    lock::IrqSpinLock, //
+};
+
+/// Protection flags of a mapping.
+pub mod prot {
+    use super::bindings;
+
+    /// The device may read.
+    pub const READ: u32 = bindings::IOMMU_READ;
+    /// The device may write.
+    pub const WRITE: u32 = bindings::IOMMU_WRITE;
+    /// Accesses snoop the CPU caches.
+    pub const CACHE: u32 = bindings::IOMMU_CACHE;
+    /// The target is device registers.
+    pub const MMIO: u32 = bindings::IOMMU_MMIO;
+}
+
+/// A range of IOVA space that a device needs for itself or that never reaches the IOMMU.
+#[derive(Clone, Copy, Debug)]
+pub struct ReservedRegion {
+    /// First address.
+    pub start: u64,
+    /// Number of bytes.
+    pub len: u64,
+    /// Protection flags if it must be mapped 1:1 (`IOMMU_RESV_DIRECT`), as firmware demands for
+    /// devices that it uses.
+    pub direct: Option<u32>,
+}
+
+/// What a call may do to get memory for page tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// Not sleep.
+    Atomic,
+    /// Sleep.
+    MaySleep,
+}
+
+impl Context {
+    /// Allocation flags.
+    #[inline]
+    fn gfp(self) -> bindings::gfp_t {
+        match self {
+            Self::Atomic => bindings::GFP_ATOMIC | bindings::__GFP_NOWARN,
+            Self::MaySleep => bindings::GFP_KERNEL,
+        }
+    }
+}
+
+/// An `iommu_domain` for DMA by one device at a time.
+///
+/// # Invariants
+///
+/// `domain` is a valid paging domain that `self` owns.
+pub struct Domain {
+    domain: NonNull<bindings::iommu_domain>,
+    /// Page-table pages that unmaps have taken out of the tree, until a flush makes sure that the
+    /// IOMMU does not walk them any more.
+    removed: IrqSpinLock<RemovedTables>,
+}
+
+// SAFETY: A domain belongs to no thread.
+unsafe impl Send for Domain {}
+
+// SAFETY: Map and unmap of different ranges, and flushes, may run at the same time on several
+// CPUs: that is what the DMA API asks of IOMMU drivers. For overlapping ranges the page table
+// stays well-formed, too.
+unsafe impl Sync for Domain {}
+
+/// A list of page-table pages, empty or headed by one of its pages.
+///
+/// # Invariants
+///
+/// `first` is null, or a `list_head` in a circular list of page-table pages without any other
+/// head.
+struct RemovedTables {
+    first: *mut bindings::list_head,
+}
+
+// SAFETY: The pages belong to nobody else.
+unsafe impl Send for RemovedTables {}
+
+impl RemovedTables {
+    /// Takes what an unmap has collected.
+    fn append(&mut self, gather: &mut bindings::iommu_iotlb_gather) {
+        let head = &raw mut gather.freelist.pages;
+
+        // SAFETY: `head` is an initialized list head, so its neighbours are valid; by the type
+        // invariant so are those of `first`. This takes the head out of its circle and joins what
+        // is left with the circle of `first`, if there is one.
+        unsafe {
+            let (first, last) = ((*head).next, (*head).prev);
+
+            if first == head {
+                return;
+            }
+
+            (*last).next = first;
+            (*first).prev = last;
+            if !self.first.is_null() {
+                let tail = (*self.first).prev;
+
+                (*tail).next = first;
+                (*first).prev = tail;
+                (*last).next = self.first;
+                (*self.first).prev = last;
+            }
+            (*head).next = head;
+            (*head).prev = head;
+            self.first = first;
+        }
+    }
+
+    /// Frees the pages. The IOMMU must not know them any more.
+    fn free(&mut self) {
+        if self.first.is_null() {
+            return;
+        }
+
+        let mut list = bindings::iommu_pages_list {
+            pages: bindings::list_head {
+                next: ptr::null_mut(),
+                prev: ptr::null_mut(),
+            },
+        };
+        let head = &raw mut list.pages;
+
+        // SAFETY: By the type invariant `first` is in a circular list; `head` joins it before
+        // `first`, which makes it a list with a head as `iommu_put_pages_list()` expects it. The
+        // list owns the pages and is given up.
+        unsafe {
+            let last = (*self.first).prev;
+
+            (*head).next = self.first;
+            (*head).prev = last;
+            (*last).next = head;
+            (*self.first).prev = head;
+            bindings::pdio_iommu_put_pages(&raw mut list);
+        }
+        self.first = ptr::null_mut();
+    }
+
+    /// Takes everything out.
+    fn take(&mut self) -> Self {
+        Self {
+            first: core::mem::replace(&mut self.first, ptr::null_mut()),
+        }
+    }
+}
+
+impl Domain {
+    /// A new domain for a device. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` without an IOMMU, `ENOMEM`, and what the IOMMU driver says.
+    pub fn new(device: &DmaDevice) -> Result<Self> {
+        // SAFETY: `device` is valid. Flags 0: no special kind of domain.
+        let domain = from_err_ptr(unsafe {
+            bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0)
+        })?;
+
+        // INVARIANT: `domain` is the paging domain that was just made for us.
+        Ok(Self {
+            domain: NonNull::new(domain).ok_or(ENOMEM)?,
+            removed: IrqSpinLock::new(RemovedTables {
+                first: ptr::null_mut(),
+            }),
+        })
+    }
+
+    /// The last address that can be mapped.
+    pub fn last(&self) -> u64 {
+        // SAFETY: By the type invariant the domain is valid; its geometry is constant.
+        unsafe { self.domain.as_ref().geometry.aperture_end }
+    }
+
+    /// Makes the device translate by this domain. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the device shares its IOMMU group with others, `EBUSY` if somebody else has
+    /// attached a domain of their own, and what the IOMMU driver says.
+    pub fn attach(&self, device: &LockedDevice<'_>) -> Result {
+        // SAFETY: Both are valid; the device lock keeps others from attaching meanwhile.
+        to_result(unsafe { bindings::iommu_attach_device(self.domain.as_ptr(), device.as_raw()) })
+    }
+
+    /// Whether the device translates by this domain.
+    pub fn is_attached(&self, device: &LockedDevice<'_>) -> bool {
+        // SAFETY: The device is valid, and its lock is held, so that its domain does not change.
+        ptr::eq(self.domain.as_ptr(), unsafe {
+            bindings::iommu_get_domain_for_dev(device.as_raw())
+        })
+    }
+
+    /// Gives the device back to the domain that the kernel chose for it. May sleep.
+    pub fn detach(&self, device: &LockedDevice<'_>) {
+        // SAFETY: Both are valid, and the device is attached to the domain if the check says so.
+        unsafe {
+            if self.is_attached(device) {
+                bindings::iommu_detach_device(self.domain.as_ptr(), device.as_raw());
+            }
+        }
+    }
+
+    /// Maps `len` bytes at `phys` to `iova`; all three are multiples of the page size, and the
+    /// range is not mapped.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or what the IOMMU driver says; nothing is mapped then.
+    #[inline]
+    pub fn map(&self, iova: u64, phys: u64, len: usize, prot: u32, context: Context) -> Result {
+        // SAFETY: By the type invariant the domain is valid. What the range is mapped to is the
+        // policy of the caller: a device that may not reach memory is a matter of protection, not
+        // of memory safety of this kernel, as for any DMA API call.
+        to_result(unsafe {
+            bindings::iommu_map(
+                self.domain.as_ptr(),
+                iova as usize,
+                phys,
+                len,
+                prot as i32,
+                context.gfp(),
+            )
+        })
+    }
+
+    /// Runs `f` with a new gather.
+    #[inline]
+    fn with_gather(&self, f: impl FnOnce(*mut bindings::iommu_iotlb_gather)) {
+        let mut gather = MaybeUninit::uninit();
+        let gather = gather.as_mut_ptr();
+
+        // SAFETY: `gather` is memory for a gather. It points to itself from now on, and stays
+        // where it is until the end of this function.
+        unsafe { bindings::pdio_iommu_iotlb_gather_init(gather) };
+        f(gather);
+    }
+
+    /// Removes ranges of (address, bytes), which must be mapped, from the page table. The device
+    /// may reach the pages until the next [`Domain::flush`]. Does not sleep.
+    #[inline]
+    pub fn unmap(&self, ranges: impl Iterator<Item = (u64, usize)>) {
+        self.with_gather(|gather| {
+            // SAFETY: `gather` is initialized. `queued` tells the driver that a flush of
+            // everything will follow.
+            unsafe { (*gather).queued = true };
+            self.unmap_into(gather, ranges);
+            // SAFETY: `gather` is initialized and nobody else uses it.
+            let gather = unsafe { &mut *gather };
+
+            if !ptr::eq(gather.freelist.pages.next, &gather.freelist.pages) {
+                self.removed.with(|removed| removed.append(gather));
+            }
+        });
+    }
+
+    /// Removes ranges of (address, bytes), which must be mapped, from the page table, and makes
+    /// them unreachable by one invalidation. Does not sleep.
+    #[inline]
+    pub fn unmap_sync(&self, ranges: impl Iterator<Item = (u64, usize)>) {
+        self.with_gather(|gather| {
+            self.unmap_into(gather, ranges);
+            // SAFETY: `gather` is initialized and holds what was unmapped from this domain.
+            unsafe { bindings::pdio_iommu_iotlb_sync(self.domain.as_ptr(), gather) };
+        });
+    }
+
+    /// Unmaps ranges into a gather.
+    #[inline]
+    fn unmap_into(
+        &self,
+        gather: *mut bindings::iommu_iotlb_gather,
+        ranges: impl Iterator<Item = (u64, usize)>,
+    ) {
+        for (iova, len) in ranges {
+            // SAFETY: By the type invariant the domain is valid, and so is the gather.
+            let unmapped = unsafe {
+                bindings::iommu_unmap_fast(self.domain.as_ptr(), iova as usize, len, gather)
+            };
+
+            if unmapped != len {
+                kernel::pr_warn_once!("unmapped {unmapped:#x} of {len:#x} bytes at IOVA {iova:#x}\n");
+            }
+        }
+    }
+
+    /// Makes everything unreachable that was unmapped before the call. Does not sleep.
+    pub fn flush(&self) {
+        let mut removed = self.removed.with(|removed| removed.take());
+
+        // SAFETY: By the type invariant the domain is valid.
+        unsafe { bindings::pdio_iommu_flush_iotlb_all(self.domain.as_ptr()) };
+        removed.free();
+    }
+}
+
+impl Drop for Domain {
+    fn drop(&mut self) {
+        self.flush();
+        // SAFETY: By the type invariant `self` owns the domain; its users have detached it.
+        unsafe { bindings::iommu_domain_free(self.domain.as_ptr()) };
+    }
+}
+
+/// Calls `f` with each region of IOVA space that is reserved for a device. May sleep.
+///
+/// # Errors
+///
+/// The first error of `f` ends the walk and is returned.
+pub fn for_each_reserved_region(
+    device: &DmaDevice,
+    mut f: impl FnMut(ReservedRegion) -> Result,
+) -> Result {
+    let mut list = bindings::list_head {
+        next: ptr::null_mut(),
+        prev: ptr::null_mut(),
+    };
+    let head = &raw mut list;
+    let mut result = Ok(());
+
+    // SAFETY: `head` is made an empty list and then filled with regions, whose first field but
+    // none is their `list_head`; they are freed at the end, and the list is walked in between.
+    unsafe {
+        (*head).next = head;
+        (*head).prev = head;
+        bindings::iommu_get_resv_regions(device.as_raw(), head);
+
+        let mut at = (*head).next;
+
+        while at != head && result.is_ok() {
+            let region = kernel::container_of!(at, bindings::iommu_resv_region, list);
+            let direct = matches!(
+                (*region).type_,
+                bindings::iommu_resv_type_IOMMU_RESV_DIRECT
+                    | bindings::iommu_resv_type_IOMMU_RESV_DIRECT_RELAXABLE
+            );
+
+            result = f(ReservedRegion {
+                start: (*region).start,
+                len: (*region).length as u64,
+                direct: direct.then_some((*region).prot as u32),
+            });
+            at = (*at).next;
+        }
+        bindings::iommu_put_resv_regions(device.as_raw(), head);
+    }
+
+    result
+}
+
+/// Number of devices that share the IOMMU group of a device, itself included; 0 if it is behind no
+/// IOMMU. May sleep.
+pub fn group_size(device: &DmaDevice) -> usize {
+    /// Counts.
+    ///
+    /// # Safety
+    ///
+    /// `count` points to a `usize`.
+    unsafe extern "C" fn count(_: *mut bindings::device, count: *mut c_void) -> i32 {
+        // SAFETY: By the safety requirement of this function.
+        unsafe { *count.cast::<usize>() += 1 };
+        0
+    }
+
+    let mut devices: usize = 0;
+
+    // SAFETY: The device is valid. A group is referenced while its devices are counted, and the
+    // callback gets the pointer that it expects.
+    unsafe {
+        let group = bindings::iommu_group_get(device.as_raw());
+
+        if !group.is_null() {
+            bindings::iommu_group_for_each_dev(
+                group,
+                (&raw mut devices).cast(),
+                Some(count),
+            );
+            bindings::iommu_group_put(group);
+        }
+    }
+    devices
+}

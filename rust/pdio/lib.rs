@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Abstractions for protected direct I/O that the `kernel` crate does not have.
+//!
+//! All `unsafe` code of the project is in this crate; the modules that use it have none. Each file
+//! wraps one C header and says so in its first lines.
+
+pub mod bus;
+pub mod coherent;
+pub mod device;
+pub mod dma_map_ops;
+pub mod embed;
+pub mod error;
+pub mod iommu;
+pub mod iova;
+pub mod lock;
+pub mod memory;
+pub mod pci;
+pub mod percpu;
+pub mod rcu;
+pub mod scatterlist;
+pub mod sparse;
+pub mod sysfs;
+pub mod timer;
+pub mod trace;
+pub mod work;
+
+mod bindings;
+
+/// What the lines that this crate writes to the kernel log begin with; `pr_*!` look for it.
+const __LOG_PREFIX: &[u8] = b"pdio\0";

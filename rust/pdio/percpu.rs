@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Counters of which every CPU has its own copy.
+//!
+//! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
+
+use core::{
+    arch::asm,
+    mem, //
+};
+
+use kernel::alloc::AllocError;
+
+use crate::bindings;
+
+/// `N` counters per CPU that only grow, and wrap.
+///
+/// # Invariants
+///
+/// `base` is a per-CPU allocation of `N` zero-initialized `u64`, aligned as such.
+pub struct Counters<const N: usize> {
+    base: *mut u64,
+}
+
+// SAFETY: Per-CPU memory belongs to no thread; each access is a single instruction (`add`) or a
+// volatile load of a naturally aligned word (`total`).
+unsafe impl<const N: usize> Send for Counters<N> {}
+
+// SAFETY: As for `Send`.
+unsafe impl<const N: usize> Sync for Counters<N> {}
+
+impl<const N: usize> Counters<N> {
+    /// Counters that are all 0. May sleep.
+    pub fn new() -> Result<Self, AllocError> {
+        // SAFETY: Size and alignment are those of an array, and the size is not 0.
+        let base = unsafe {
+            bindings::pdio_alloc_percpu(mem::size_of::<[u64; N]>(), mem::align_of::<[u64; N]>())
+        };
+
+        if base.is_null() {
+            return Err(AllocError);
+        }
+
+        // INVARIANT: `base` was just allocated so; per-CPU memory comes zeroed.
+        Ok(Self { base: base.cast() })
+    }
+
+    /// Adds `n` to a counter of this CPU. One instruction, so it may be called in any context and
+    /// needs no protection from interrupts or migration. An index out of range counts nothing.
+    #[inline(always)]
+    pub fn add(&self, index: usize, n: u64) {
+        if index >= N {
+            return;
+        }
+
+        // SAFETY: On x86-64 the address of a per-CPU variable relative to the segment GS is that
+        // of this CPU's copy (arch/x86/include/asm/percpu.h). By the type invariant the copy has
+        // `N` counters, and `index` is below `N`.
+        unsafe {
+            asm!(
+                "add qword ptr gs:[{base} + {offset}], {n}",
+                base = in(reg) self.base,
+                offset = in(reg) index * mem::size_of::<u64>(),
+                n = in(reg) n,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The sum of a counter over all CPUs.
+    ///
+    /// Not a snapshot: what other CPUs add meanwhile may or may not be in it.
+    pub fn total(&self, index: usize) -> u64 {
+        if index >= N {
+            return 0;
+        }
+
+        // SAFETY: By the type invariant there are `N` counters, and `index` is below `N`.
+        unsafe { bindings::pdio_percpu_sum(self.base.add(index)) }
+    }
+}
+
+impl<const N: usize> Drop for Counters<N> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant `base` is a per-CPU allocation, which ends here.
+        unsafe { bindings::free_percpu(self.base.cast()) };
+    }
+}
