@@ -155,7 +155,8 @@ impl<B: Backend> Deferred<B> {
                 return None;
             }
 
-            let first = queue.len == 0;
+            // The first that no flush is under way for: those before it are as good as gone.
+            let first = queue.len == queue.covered;
 
             queue.push(Entry {
                 arena,
