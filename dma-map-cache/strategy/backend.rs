@@ -175,8 +175,8 @@ pub trait Backend: Sync + Sized {
     /// Waits until every CPU sees what the caller wrote before. May sleep.
     fn synchronize(&self);
 
-    /// Asks that [`Engine::expire_deferred`](super::Engine::expire_deferred) be called once, `us`
-    /// microseconds from now.
+    /// Asks that [`Engine::expire_deferred`](super::Engine::expire_deferred) be called within `us`
+    /// microseconds from now. One call answers all that asked before it, so the earliest decides.
     fn arm_flush_timer(&self, us: u32);
 
     /// Adds to a statistic of this CPU.
@@ -187,13 +187,14 @@ pub trait Backend: Sync + Sized {
 
     /// What went in and has not come out, never below the truth of some moment during the call.
     ///
-    /// Reads the "out" side first: an item that moves meanwhile is counted in, not missed.
+    /// Reads the "out" side first: an item that moves meanwhile is counted in, not missed. The truth
+    /// is what was counted: where an item can go before its arrival is, nothing may be outstanding.
     #[inline]
     fn outstanding(&self, flow: Flow) -> u64 {
         let gone = self.total(Counter::Out(flow));
 
         self.synchronize_reads();
-        self.total(Counter::In(flow)).wrapping_sub(gone)
+        self.total(Counter::In(flow)).saturating_sub(gone)
     }
 
     /// Orders the reads before it against those after it.

@@ -133,7 +133,8 @@ impl Page {
     /// Takes a mapped and idle page out of the hands of drivers, to unmap it, if `evictable` says
     /// so of its state.
     fn claim_idle(&self, evictable: impl Fn(u64) -> bool) -> bool {
-        let state = self.0.load(Relaxed);
+        // Ordered against the flag that a retirement clears before: see `release`.
+        let state = self.0.load(SeqCst);
 
         state & (PRESENT | BUSY | USERS) == PRESENT
             && evictable(state)
@@ -449,17 +450,17 @@ impl<B: Backend> Cached<B> {
         let budget = self.budget();
 
         if budget == 0 {
-            let mut eviction = Eviction::new(self, backend, window);
+            let mut eviction = Eviction::new(self, backend);
 
             for page in first..first + pages {
-                eviction.take(page, |_| true);
+                eviction.take(window, page, |_| true);
             }
             return;
         }
 
         let idle = idle as i64;
 
-        if self.slack.fetch_sub(idle, Relaxed) <= idle {
+        if self.slack.fetch_sub(idle, Release) <= idle {
             self.enforce_budget(backend);
         }
     }
@@ -469,12 +470,20 @@ impl<B: Backend> Cached<B> {
     /// Some below it, so that the next invalidation is a batch away.
     pub fn enforce_budget(&self, backend: &B) {
         loop {
+            let slack = self.slack.load(Acquire);
             let budget = self.budget();
             let idle = backend.outstanding(Flow::Idle);
 
             if idle <= budget {
-                self.slack.store((budget - idle) as i64, Relaxed);
-                return;
+                // Pages that became idle meanwhile took their share of the old slack, and may have
+                // come too late to be counted here.
+                match self
+                    .slack
+                    .compare_exchange(slack, (budget - idle) as i64, Relaxed, Relaxed)
+                {
+                    Ok(_) => return,
+                    Err(_) => continue,
+                }
             }
             if self.shrink(backend, idle - budget + EVICTION_BATCH.min(budget)) == 0 {
                 return;
@@ -494,19 +503,19 @@ impl<B: Backend> Cached<B> {
             return 0;
         }
 
-        let mut evicted = 0;
+        let mut eviction = Eviction::new(self, backend);
 
         // The first turn passes over what was referenced since the last one, the second takes it;
         // the sweep begins in the middle of a turn, hence a third.
         for _ in 0..3 * self.leaves() {
-            if evicted >= due {
+            if eviction.pages >= due {
                 break;
             }
 
             let leaf = self.hand.load(Relaxed);
 
             self.hand.store((leaf + 1) % self.leaves(), Relaxed);
-            evicted += self.sweep(backend, leaf, due - evicted, |page, state| {
+            self.sweep(&mut eviction, leaf, due, |page, state| {
                 if state & REFERENCED == 0 {
                     return true;
                 }
@@ -515,45 +524,52 @@ impl<B: Backend> Cached<B> {
             });
         }
 
-        self.sweeping.store(false, Release);
+        let evicted = eviction.pages;
+
+        drop(eviction);
+        // Who found the flag set leaves it to the caller to look at the budget again; hence it
+        // must not be cleared after that look.
+        self.sweeping.swap(false, SeqCst);
         evicted
     }
 
-    /// Evicts up to `max` idle pages of a leaf that `evictable` picks. Returns how many.
+    /// Evicts idle pages of a leaf that `evictable` picks, until the eviction has `max` pages.
     fn sweep(
         &self,
-        backend: &B,
+        eviction: &mut Eviction<'_, B>,
         leaf: usize,
         max: u64,
         evictable: impl Fn(&Page, u64) -> bool,
-    ) -> u64 {
+    ) {
         let (window, found) = match leaf.checked_sub(self.writable.leaves()) {
             None => (Window::CachedWrite, self.writable.leaf(leaf)),
             Some(leaf) => (Window::CachedRead, self.read_only.leaf(leaf)),
         };
         let Some((first, pages)) = found else {
-            return 0;
+            return;
         };
-        let mut eviction = Eviction::new(self, backend, window);
 
         for (number, page) in (first..).zip(pages) {
             if eviction.pages == max {
                 break;
             }
-            eviction.take(number, |state| evictable(page, state));
+            eviction.take(window, number, |state| evictable(page, state));
         }
-        eviction.pages
+        // The next idle page may be far away: let go of those found.
+        eviction.unmap_run();
     }
 
     /// Evicts all idle pages that `evictable` picks.
     fn sweep_all(&self, backend: &B, evictable: impl Fn(u64) -> bool) {
+        let mut eviction = Eviction::new(self, backend);
+
         for leaf in 0..self.leaves() {
-            self.sweep(backend, leaf, u64::MAX, |_, state| evictable(state));
+            self.sweep(&mut eviction, leaf, u64::MAX, |_, state| evictable(state));
         }
     }
 
-    /// Evicts what has been idle for too long. May take long; to be called a few times within
-    /// [`Limits::max_age_ms`].
+    /// Evicts what has been idle for too long, or is more than the budget allows. May take long; to
+    /// be called a few times within [`Limits::max_age_ms`].
     pub fn expire(&self, backend: &B) {
         if self.present.load(Relaxed) == 0 {
             return;
@@ -567,6 +583,10 @@ impl<B: Backend> Cached<B> {
 
             u64::from(now.wrapping_sub(since)) >= max_age
         });
+        // CPUs that sweep at the same time may leave the last look at the budget to each other.
+        if self.present.load(Relaxed) > self.budget() {
+            self.enforce_budget(backend);
+        }
     }
 
     /// Withdraws all idle mappings and keeps none any more: what is in use now is withdrawn when
@@ -581,6 +601,7 @@ impl<B: Backend> Cached<B> {
 struct Eviction<'a, B: Backend> {
     cached: &'a Cached<B>,
     backend: &'a B,
+    /// The window that `run` lies in.
     window: Window,
     /// Pages in a row that were claimed and are still in the page table.
     run: core::ops::Range<u64>,
@@ -590,29 +611,30 @@ struct Eviction<'a, B: Backend> {
 
 impl<'a, B: Backend> Eviction<'a, B> {
     /// With no page.
-    fn new(cached: &'a Cached<B>, backend: &'a B, window: Window) -> Self {
+    fn new(cached: &'a Cached<B>, backend: &'a B) -> Self {
         Self {
             cached,
             backend,
-            window,
+            window: Window::CachedWrite,
             run: 0..0,
             pages: 0,
         }
     }
 
     /// Evicts a page if it is idle and `evictable` says so of its state.
-    fn take(&mut self, number: u64, evictable: impl Fn(u64) -> bool) {
+    fn take(&mut self, window: Window, number: u64, evictable: impl Fn(u64) -> bool) {
         let claimed = self
             .cached
-            .pages(self.window)
+            .pages(window)
             .get(number)
             .is_some_and(|page| page.claim_idle(evictable));
 
         if !claimed {
             return;
         }
-        if self.run.end != number {
+        if self.run.end != number || self.window != window {
             self.unmap_run();
+            self.window = window;
             self.run = number..number;
         }
         self.run.end = number + 1;
