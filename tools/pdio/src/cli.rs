@@ -151,7 +151,11 @@ impl Bench {
             cpus: if icount { 1 } else { args.cpus },
             memory_mib: args.memory,
             icount,
-            disks: qemu::create_disks(self.dir.path())?,
+            disks: if icount {
+                qemu::Disks::Null
+            } else {
+                qemu::create_disks(self.dir.path())?
+            },
             devices: true,
             console: Console::Terminal,
             control: None,

@@ -39,7 +39,9 @@ const DRIVERS: [&str; 6] = [
 const OPTIONAL_MODULES: [&str; 4] = ["virtio_iommu", "vfio_pci", "configs", "configfs"];
 
 /// Programs that go in with their libraries; busybox provides everything else.
-const PROGRAMS: [&str; 6] = ["bash", "ethtool", "fio", "ip", "iperf3", "chrt"];
+///
+/// Not its shell, though: that one takes its own applets before what is in PATH.
+const PROGRAMS: [&str; 7] = ["bash", "chrt", "dash", "ethtool", "fio", "ip", "iperf3"];
 
 const SEARCH_PATH: [&str; 4] = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
 
@@ -241,6 +243,7 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
     archive.bytes("/etc/hosts", 0o644, "127.0.0.1 localhost\n");
 
     busybox(&mut archive)?;
+    archive.link("/usr/bin/sh", "dash");
     programs(&mut archive, payload)?;
     modules(&mut archive, kernel, payload)?;
 
@@ -249,7 +252,9 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
             "the guest's scripts (selftests/vm) were not found; run from a checkout, or set PDIO_VM_DIR"
         );
     };
-    for script in ["init", "agent", "profile", "dma-mode", "net", "counters"] {
+    for script in [
+        "init", "agent", "profile", "dma-mode", "net", "disk", "counters",
+    ] {
         let source = scripts.join(script);
         if source.exists() {
             archive.file(Path::new(GUEST_DIR).join("vm").join(script), &source)?;

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A stopwatch around another program.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::Read;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::soak::{Mark, Soak};
+
+/// Runs `command`; whoever writes to `fifo` sets a mark.
+pub fn run(fifo: &str, command: &[&str]) -> Result<(), Box<dyn Error>> {
+    let (program, args) = command.split_first().ok_or("no command")?;
+    let soak = Arc::new(Soak::start()?);
+    let marks: Arc<Mutex<Vec<Mark>>> = Arc::default();
+
+    // A reader of a FIFO waits in open(), so it needs a thread to itself; it
+    // ends with the process.
+    let reader = (Arc::clone(&soak), Arc::clone(&marks), fifo.to_owned());
+    thread::spawn(move || {
+        let (soak, marks, fifo) = reader;
+        while let Ok(mut pipe) = File::open(&fifo) {
+            let mark = soak.mark();
+            if let Ok(mut marks) = marks.lock() {
+                marks.push(mark);
+            }
+            let mut rest = Vec::new();
+            if pipe.read_to_end(&mut rest).is_err() {
+                break;
+            }
+        }
+    });
+
+    let started = soak.mark();
+    let status = Command::new(program).args(args).status()?;
+    let ended = soak.mark();
+    let marks = marks.lock().map_err(|_| "the reader of the FIFO died")?;
+    let (from, to) = match marks.as_slice() {
+        [] => (started, ended),
+        [only] => (*only, ended),
+        [first, .., last] => (*first, *last),
+    };
+    let window = soak.window(from, to);
+    println!(
+        "marks={} elapsed_ns={} idle_ns={}",
+        marks.len(),
+        window.elapsed.as_nanos(),
+        window.idle.as_nanos()
+    );
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{program} failed: {status}").into())
+    }
+}
