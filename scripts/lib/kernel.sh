@@ -17,19 +17,28 @@ kernel_find() {
 	done
 }
 
+# kernel_series: the series that the modules fit and the suite has the source of, oldest first.
+kernel_series() {
+	local series
+	suite_apt apt-cache pkgnames linux-source- | sed -nE 's/^linux-source-([0-9]+\.[0-9]+)$/\1/p' | sort -V |
+		while read -r series; do ! at_least "$DEFAULT_SERIES" "$series" || echo "$series"; done
+}
+
 # Chooses the kernel and names its directory by all that goes into it. The default series gives way to the next one
 # when the suite has dropped it; a series that was asked for does not.
 kernel_resolve() {
 	local sysroot_name=$1 series found available
-	available=$(suite_apt apt-cache pkgnames linux-source- | sed -nE 's/^linux-source-([0-9]+\.[0-9]+)$/\1/p' | sort -V)
+	at_least "$DEFAULT_SERIES" "$KERNEL_SERIES" ||
+		die "KERNEL_SERIES=$KERNEL_SERIES is too old for the modules" "use $DEFAULT_SERIES or newer"
+	available=$(kernel_series | xargs)
 	for series in "$KERNEL_SERIES" $available; do
 		at_least "$KERNEL_SERIES" "$series" || continue
 		found=$(kernel_find "$series")
 		[ -z "$found" ] || break
-		[ "$KERNEL_SERIES" = "$DEFAULT_SERIES" ] || break
+		[ "$KERNEL_SERIES" = "$DEFAULT_SERIES" ] || break # no other than the one that was asked for
 	done
 	[ -n "$found" ] || die "$suite-backports has no complete Linux $KERNEL_SERIES (image, modules, headers and source)" \
-		"choose with KERNEL_SERIES= among: ${available//$'\n'/ }"
+		"choose with KERNEL_SERIES= among: $available"
 	echo "$found"
 	echo "$series $found" >"$work/kernel"
 	echo "kernel-${found%% *}-$(hash_of "$sysroot_name" "$found" "$(declare -f kernel_unpack kernel_prepare)")" >"$work/kernel-name"

@@ -15,6 +15,7 @@ try_step() {
 	step_status=0
 	shift
 	printf '\n== %s ==\n' "$what" >>"$log"
+	step_log_start=$(stat -c %s -- "$log")
 	# In the background, so that a signal ends the run at once, and in a process group, so that it ends all of the step.
 	set -m
 	(set +m && "$@") </dev/null >>"$log" 2>&1 &
@@ -45,8 +46,8 @@ step_stop() {
 }
 
 step_failed() {
-	tail -n 20 -- "$log" >&2
-	die "the end of the log is above; all of it is in" "$log"
+	tail -c "+$((step_log_start + 1))" -- "$log" | tail -n 20 >&2
+	die "this step's last words are above, the whole log is" "$log"
 }
 
 # step WHAT COMMAND...: the same, and a failure ends the run.

@@ -19,8 +19,7 @@ suite_mirrors() {
 	# The sources may name the release by its codename or its suite. Other archives use Debian's codenames too:
 	# the keyring refuses them, and the next one is tried.
 	apt-get --print-uris update 2>/dev/null |
-		sed -nE "s|^'(.*[^/])/+dists/(${codename:-$suite}\|$suite\|oldstable\|stable\|testing\|unstable\|sid)/InRelease'.*|\1|p" |
-		awk '!seen[$0]++'
+		sed -nE "s|^'(.*[^/])/+dists/(${codename:-$suite}\|$suite\|oldstable\|stable\|testing\|unstable\|sid)/InRelease'.*|\1|p"
 	# It tells nobody but its own hooks.
 	# shellcheck disable=SC2016 # expanded by the hook
 	mmdebstrap --quiet --variant=custom --mode="$(sysroot_mode)" \
@@ -80,7 +79,7 @@ suite_update() {
 		suite_write_config "$mirror"
 		echo "mirror $mirror"
 		suite_apt apt-get -qq --error-on=any update && return
-	done < <(suite_mirrors)
+	done < <(suite_mirrors | awk '!seen[$0]++')
 	return 1
 }
 
