@@ -2,11 +2,12 @@
 
 //! The command line.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::accel::{self, Verdict};
@@ -15,7 +16,13 @@ use crate::check;
 use crate::guest::{self, Guest};
 use crate::initramfs::{self, Payload};
 use crate::interrupt::{self, Interrupted};
+use crate::measure::{self, Clock, Plan};
+use crate::plot;
+use crate::progress::Progress;
 use crate::qemu::{self, Accel, Console, Iommu, Machine};
+use crate::results::{self, Run};
+use crate::scenario::{Program, Strategy, WORKLOADS, Workload};
+use crate::table;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +31,10 @@ Examples:
   pdio vm --iommu intel-legacy --icount -- cat /proc/cmdline
   pdio check --out out/check           all kselftests
   pdio check --out out/check --filter attach
+  pdio demo --out out/demo             the comparison, in minutes
+  pdio bench --out out/bench --rounds 5
+  pdio demo --out /tmp/x --modes kernel-identity,kernel-strict --filter udp
+  pdio report out/demo                 tables and plots of an earlier run
 
 Environment:
   PDIO_CACHE      what the set-up made (default ~/.cache/pdio)
@@ -46,6 +57,15 @@ enum Command {
     Vm(VmArgs),
     /// Run kselftests in the VM
     Check(CheckArgs),
+    /// Measure a subset that takes minutes
+    Demo(MeasureArgs),
+    /// Measure everything
+    Bench(MeasureArgs),
+    /// Print the tables and draw the plots again, from an earlier run's results
+    Report {
+        /// Where `results.json` is
+        dir: PathBuf,
+    },
     /// Say whether KVM or TCG is used, and why
     Accel,
 }
@@ -102,6 +122,28 @@ struct CheckArgs {
     machine: MachineArgs,
 }
 
+#[derive(Debug, Args)]
+struct MeasureArgs {
+    /// Where results go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How often each workload runs under each strategy [default: 2 in a demo, 3 in a bench]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: Option<u32>,
+    /// Only these strategies, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "STRATEGY")]
+    modes: Vec<Strategy>,
+    /// Only workloads whose name-and-size contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Do not check content
+    #[arg(long)]
+    no_content: bool,
+    /// Measure by this clock only [default: instructions, and wall where KVM works]
+    #[arg(long, value_enum)]
+    clock: Option<Clock>,
+}
+
 /// Runs the program. The exit status is 0 for success, 1 for a failed check,
 /// 2 for an error, 130 when interrupted, or that of the guest's command.
 pub fn run(cli: Cli) -> Result<ExitCode> {
@@ -109,11 +151,26 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
     let result = match cli.command {
         Command::Vm(args) => vm(&args),
         Command::Check(args) => check(&args),
+        Command::Demo(args) => measure("demo", &args),
+        Command::Bench(args) => measure("bench", &args),
+        Command::Report { dir } => report(&dir),
         Command::Accel => accel(),
     };
     match result {
         Err(error) if error.is::<Interrupted>() => Ok(ExitCode::from(130)),
         result => result,
+    }
+}
+
+impl Default for MachineArgs {
+    fn default() -> Self {
+        Self {
+            iommu: Iommu::IntelScalable,
+            cpus: 2,
+            memory: 2048,
+            accel: None,
+            append: Some("loglevel=5".into()),
+        }
     }
 }
 
@@ -222,6 +279,121 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
     }
     println!("VM: {} passed, {} failed", summary.passed, summary.failed);
     Ok(if summary.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(1)
+    })
+}
+
+fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
+    let bench = Bench::new()?;
+    let verdict = bench.verdict()?;
+    let machine = bench.machine(&MachineArgs::default(), false)?;
+    let (plan, left_out) = plan(kind, args, &bench.payload, &verdict)?;
+
+    let started = Instant::now();
+    let progress = Progress::new(plan.total_steps());
+    let outcome = measure::run(&machine, &plan, &args.out, &progress);
+    progress.finish();
+    let outcome = outcome?;
+
+    let run = Run {
+        kind: kind.to_owned(),
+        rounds: plan.rounds,
+        kernel: bench.kernel.release.clone(),
+        qemu: qemu::version()?,
+        machines: outcome.machines,
+        accelerator: format!("{}: {}", verdict.accel(), verdict.reason),
+        seconds: started.elapsed().as_secs(),
+        left_out,
+        content: outcome.content,
+    };
+    results::save(&args.out, &run, &outcome.records)?;
+    report(&args.out)
+}
+
+/// What to measure, and what of all there is that leaves out.
+fn plan(
+    kind: &str,
+    args: &MeasureArgs,
+    payload: &Payload,
+    verdict: &Verdict,
+) -> Result<(Plan, Vec<String>)> {
+    let demo = kind == "demo";
+    let strategies: Vec<_> = Strategy::ALL
+        .into_iter()
+        .filter(|strategy| args.modes.is_empty() || args.modes.contains(strategy))
+        .collect();
+    if strategies.iter().any(|strategy| strategy.is_ours()) && !payload.has_module("dma_map_cache")
+    {
+        bail!(
+            "dma_map_cache.ko is not among PDIO_MODULES; run `make modules`, or measure the \
+             kernel's modes alone with --modes kernel-identity,kernel-lazy,kernel-strict"
+        );
+    }
+    let micro = payload.has_module("dma_map_bench");
+    let wanted = |workload: &Workload| {
+        let pairs = matches!(workload.program, Program::Pairs(_));
+        (!demo || workload.demo)
+            && (micro || !pairs)
+            && args
+                .filter
+                .as_ref()
+                .is_none_or(|filter| workload.key().contains(filter.as_str()))
+    };
+    let (workloads, others): (Vec<_>, Vec<_>) = WORKLOADS.into_iter().partition(wanted);
+    if workloads.is_empty() {
+        bail!("no workload is left to measure; see --filter");
+    }
+    let mut left_out: Vec<_> = others.iter().map(Workload::key).collect();
+    for strategy in Strategy::ALL {
+        if !strategies.contains(&strategy) {
+            left_out.push(format!("strategy {}", strategy.name()));
+        }
+    }
+    if !micro {
+        left_out.push(
+            "instructions per map+unmap pair: dma_map_bench.ko is not among PDIO_MODULES".into(),
+        );
+    }
+    if args.no_content {
+        left_out.push("the check of content".into());
+    }
+    let clocks = match args.clock {
+        Some(clock) => vec![clock],
+        None if verdict.kvm => vec![Clock::Instructions, Clock::Wall],
+        None => vec![Clock::Instructions],
+    };
+    let rounds = args.rounds.unwrap_or(if demo { 2 } else { 3 });
+    if demo && rounds < 3 {
+        left_out.push(format!("rounds beyond {rounds}"));
+    }
+    let plan = Plan {
+        strategies,
+        workloads,
+        rounds,
+        clocks,
+        content: !args.no_content,
+    };
+    Ok((plan, left_out))
+}
+
+fn report(dir: &Path) -> Result<ExitCode> {
+    let (run, records) = results::load(dir)?;
+    let text = table::report(&run, &records);
+    print!("{text}");
+    let path = dir.join("report.txt");
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    for file in plot::all(dir, &records)? {
+        println!("{}", file.display());
+    }
+    println!(
+        "{}\n{}",
+        dir.join(results::RESULTS).display(),
+        path.display()
+    );
+    let good = run.content.iter().all(|check| check.passed);
+    Ok(if good {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(1)

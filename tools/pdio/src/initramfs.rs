@@ -199,6 +199,11 @@ pub struct Payload {
 }
 
 impl Payload {
+    /// Whether it brings the kernel module `name`.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.modules.iter().any(|path| module_name(path) == name)
+    }
+
     fn suites(&self) -> Result<Vec<(String, PathBuf)>> {
         let Some(root) = &self.selftests else {
             return Ok(Vec::new());

@@ -8,8 +8,8 @@
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
 //!   [`console`] judges.
-//! * [`scenario`] says what is measured, [`measure`] does it, [`results`] keeps it,
-//!   [`stats`], [`table`] and [`plot`] present it.
+//! * [`scenario`] says what is measured, [`measure`] does it, [`progress`] tells how
+//!   far it is, [`results`] keeps it, [`stats`], [`table`] and [`plot`] present it.
 
 pub mod accel;
 pub mod cache;
@@ -21,4 +21,11 @@ pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
 pub mod ktap;
+pub mod measure;
+pub mod plot;
+pub mod progress;
 pub mod qemu;
+pub mod results;
+pub mod scenario;
+pub mod stats;
+pub mod table;

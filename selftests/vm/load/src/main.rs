@@ -12,7 +12,11 @@
 //! window that begins after the warm-up and ends when the last byte has arrived.
 //! `watch` does the same for any command: the window goes from the first line
 //! that is written to FIFO to the last, or over the command's whole life.
+//!
+//! The command in `PDIO_HOOK`, if any, runs with `start` before the window and
+//! with `stop` after it.
 
+mod hook;
 mod soak;
 mod transfer;
 mod watch;

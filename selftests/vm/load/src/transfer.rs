@@ -17,6 +17,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use crate::hook;
 use crate::soak::Soak;
 
 /// Datagrams in flight before the sender waits for an answer; few enough for
@@ -265,9 +266,11 @@ pub fn run(address: &str, request: &Request) -> Outcome {
 
     let mut client = Client::new(stream, address, request)?;
     client.pass(request.warmup)?;
+    hook::run("start")?;
     let from = soak.mark();
     client.pass(request.count)?;
     let to = soak.mark();
+    hook::run("stop")?;
 
     let window = soak.window(from, to);
     println!(

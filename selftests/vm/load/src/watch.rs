@@ -5,10 +5,11 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::Read;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use crate::hook;
 use crate::soak::{Mark, Soak};
 
 /// Runs `command`; whoever writes to `fifo` sets a mark.
@@ -34,9 +35,14 @@ pub fn run(fifo: &str, command: &[&str]) -> Result<(), Box<dyn Error>> {
         }
     });
 
+    hook::run("start")?;
     let started = soak.mark();
-    let status = Command::new(program).args(args).status()?;
+    let status = Command::new(program)
+        .args(args)
+        .stdout(Stdio::null())
+        .status()?;
     let ended = soak.mark();
+    hook::run("stop")?;
     let marks = marks.lock().map_err(|_| "the reader of the FIFO died")?;
     let (from, to) = match marks.as_slice() {
         [] => (started, ended),

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a run leaves behind: `results.json` and `run.json`.
+//!
+//! The schema is described in `Documentation/dma-map-cache/results-schema.rst`.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// One workload under one strategy in one round.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Such as `tcp-rr`.
+    pub workload: String,
+    /// PCI addresses of the devices that the workload crosses, separated by a space.
+    pub device: String,
+    /// Their driver.
+    pub driver: String,
+    /// `kernel-identity`, `kernel-lazy`, `kernel-strict`, or one of ours.
+    pub strategy: String,
+    /// Size of a message, a block or a mapping.
+    pub message_bytes: u64,
+    /// From 1.
+    pub round: u32,
+    /// In `unit`.
+    pub throughput: f64,
+    /// Of `throughput`.
+    pub unit: String,
+    /// `instructions` or `wall`: what a nanosecond of the guest is.
+    pub clock: String,
+    /// Guest instructions per operation; only with the clock `instructions`.
+    pub instructions_per_op: Option<f64>,
+    /// Guest time from the first operation to the last.
+    pub elapsed_ns: u64,
+    /// The part of it in which the CPU had something to do.
+    pub busy_ns: u64,
+    /// `busy_ns` in percent of `elapsed_ns`.
+    pub cpu_percent: f64,
+    /// Operations in the timed pass, and in the counted one.
+    pub ops: u64,
+    /// IOTLB invalidation descriptors given to the IOMMU.
+    pub invalidations: u64,
+    /// Buffers mapped.
+    pub maps: u64,
+    /// Buffers unmapped.
+    pub unmaps: u64,
+    /// Leaf page-table entries written or cleared, in units of 4 KiB.
+    pub pte_updates: u64,
+    /// Maps that needed no page-table write; none in the kernel's modes.
+    pub hits: Option<u64>,
+    /// The others.
+    pub misses: Option<u64>,
+    /// Kernel release of the guest.
+    pub kernel: String,
+    /// Version of QEMU.
+    pub qemu: String,
+    /// What executed the guest.
+    pub accelerator: String,
+}
+
+/// A check of content, from a machine that is not measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentCheck {
+    /// The strategy.
+    pub strategy: String,
+    /// What was transferred, and where.
+    pub what: String,
+    /// Nothing was damaged, lost or out of order.
+    pub passed: bool,
+    /// What went wrong.
+    pub detail: String,
+}
+
+/// About a run as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// `demo` or `bench`.
+    pub kind: String,
+    /// Rounds that were asked for.
+    pub rounds: u32,
+    /// Kernel release of the guest.
+    pub kernel: String,
+    /// Version of QEMU.
+    pub qemu: String,
+    /// The measuring machines.
+    pub machines: Vec<String>,
+    /// Why KVM or TCG.
+    pub accelerator: String,
+    /// Wall time of the run.
+    pub seconds: u64,
+    /// What the full set has and this run has not.
+    pub left_out: Vec<String>,
+    /// The checks of content.
+    pub content: Vec<ContentCheck>,
+}
+
+/// Name of the records' file.
+pub const RESULTS: &str = "results.json";
+const RUN: &str = "run.json";
+
+/// Writes both files to `dir`.
+pub fn save(dir: &Path, run: &Run, records: &[Record]) -> Result<()> {
+    write(&dir.join(RUN), &serde_json::to_string_pretty(run)?)?;
+    // One record to a line: easy on diff, grep and the eye.
+    let lines: Vec<String> = records
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<_, _>>()?;
+    write(&dir.join(RESULTS), &format!("[\n{}\n]", lines.join(",\n")))
+}
+
+/// Reads both files from `dir`.
+pub fn load(dir: &Path) -> Result<(Run, Vec<Record>)> {
+    Ok((read(&dir.join(RUN))?, read(&dir.join(RESULTS))?))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, format!("{text}\n")).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read {}; `make demo` or `make bench` writes it",
+            path.display()
+        )
+    })?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not what `pdio` wrote", path.display()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A plausible record, for tests.
+    pub(crate) fn record(workload: &str, strategy: &str, bytes: u64, round: u32) -> Record {
+        Record {
+            workload: workload.into(),
+            device: "0000:00:02.0 0000:00:03.0".into(),
+            driver: "e1000e".into(),
+            strategy: strategy.into(),
+            message_bytes: bytes,
+            round,
+            throughput: 100.0,
+            unit: "Mbit/s".into(),
+            clock: "instructions".into(),
+            instructions_per_op: Some(1000.0),
+            elapsed_ns: 110,
+            busy_ns: 100,
+            cpu_percent: 90.9,
+            ops: 10,
+            invalidations: 20,
+            maps: 20,
+            unmaps: 20,
+            pte_updates: 40,
+            hits: None,
+            misses: None,
+            kernel: "7.2.0".into(),
+            qemu: "11.1.3".into(),
+            accelerator: "tcg".into(),
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = vec![
+            record("udp", "kernel-strict", 64, 1),
+            record("udp", "cached", 64, 2),
+        ];
+        let run = Run {
+            kind: "demo".into(),
+            rounds: 2,
+            ..Run::default()
+        };
+        save(dir.path(), &run, &records).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), (run, records));
+    }
+
+    #[test]
+    fn the_file_is_an_array_of_objects_with_the_promised_fields() {
+        let dir = tempfile::tempdir().unwrap();
+        save(
+            dir.path(),
+            &Run::default(),
+            &[record("udp", "cached", 64, 1)],
+        )
+        .unwrap();
+        let text = fs::read_to_string(dir.path().join(RESULTS)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let object = value[0].as_object().unwrap();
+        for field in [
+            "workload",
+            "device",
+            "driver",
+            "strategy",
+            "message_bytes",
+            "round",
+            "throughput",
+            "unit",
+            "instructions_per_op",
+            "invalidations",
+            "maps",
+            "unmaps",
+            "pte_updates",
+            "hits",
+            "misses",
+            "ops",
+            "kernel",
+            "qemu",
+            "accelerator",
+        ] {
+            assert!(object.contains_key(field), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path()).is_err());
+        fs::write(dir.path().join(RUN), "{}").unwrap();
+        assert!(load(dir.path()).is_err());
+    }
+}

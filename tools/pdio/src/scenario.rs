@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is measured, as data: strategies, workloads, sizes, numbers of operations.
+
+use clap::ValueEnum;
+
+use crate::qemu::{AHCI, E1000E, NVME};
+
+/// A way of mapping memory for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Strategy {
+    /// The kernel's identity mode: "IOMMU off", the baseline.
+    KernelIdentity,
+    /// The kernel's default: flush in batches.
+    KernelLazy,
+    /// The kernel's strict mode: flush at every unmap.
+    KernelStrict,
+    /// All memory mapped once.
+    Premapped,
+    /// As the kernel's strict.
+    Strict,
+    /// As the kernel's lazy, with bounds of its own.
+    Deferred,
+    /// Mappings kept for the next use.
+    Cached,
+}
+
+impl Strategy {
+    /// All of them, the baseline first.
+    pub const ALL: [Self; 7] = [
+        Self::KernelIdentity,
+        Self::KernelLazy,
+        Self::KernelStrict,
+        Self::Premapped,
+        Self::Strict,
+        Self::Deferred,
+        Self::Cached,
+    ];
+
+    /// What the guest's scripts, the records and the reports call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KernelIdentity => "kernel-identity",
+            Self::KernelLazy => "kernel-lazy",
+            Self::KernelStrict => "kernel-strict",
+            Self::Premapped => "premapped",
+            Self::Strict => "strict",
+            Self::Deferred => "deferred",
+            Self::Cached => "cached",
+        }
+    }
+
+    /// The one with that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+
+    /// Whether it takes `dma_map_cache.ko`.
+    pub fn is_ours(self) -> bool {
+        !matches!(
+            self,
+            Self::KernelIdentity | Self::KernelLazy | Self::KernelStrict
+        )
+    }
+
+    /// What the device can still reach after the driver has unmapped it.
+    pub fn exposure(self) -> &'static str {
+        match self {
+            Self::KernelIdentity => "all memory, always",
+            Self::KernelLazy => "what is queued: up to 10 ms, or 256 unmaps per CPU",
+            Self::KernelStrict | Self::Strict => "nothing",
+            Self::Premapped => "all RAM, always; nothing beyond it",
+            Self::Deferred => {
+                "what is queued: up to deferred_max_us, or deferred_max_unmaps per CPU"
+            }
+            Self::Cached => "idle mappings: up to cached_budget_bytes, for cached_max_age_ms",
+        }
+    }
+}
+
+/// Which machine a workload runs on; workloads of different groups run side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// The two e1000e.
+    Network,
+    /// NVMe and SATA.
+    Disk,
+}
+
+impl Group {
+    /// All groups.
+    pub const ALL: [Self; 2] = [Self::Network, Self::Disk];
+
+    /// A word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// The devices that change their strategy together.
+    pub fn devices(self) -> [&'static str; 2] {
+        match self {
+            Self::Network => E1000E,
+            Self::Disk => [NVME, AHCI],
+        }
+    }
+}
+
+/// How an amount of work is expressed as a rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Millions of payload bits.
+    Megabits,
+    /// Millions of bytes.
+    Megabytes,
+    /// Thousands of operations.
+    KiloOps(&'static str),
+}
+
+impl Unit {
+    /// Its name, as a rate.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Megabits => "Mbit/s",
+            Self::Megabytes => "MB/s",
+            Self::KiloOps(name) => name,
+        }
+    }
+
+    /// `ops` operations on `bytes` bytes each, in `nanoseconds`.
+    pub fn rate(self, ops: u64, bytes: u64, nanoseconds: u64) -> f64 {
+        let seconds = nanoseconds as f64 / 1e9;
+        let ops = ops as f64;
+        let bytes = bytes as f64;
+        match self {
+            Self::Megabits => ops * bytes * 8.0 / 1e6 / seconds,
+            Self::Megabytes => ops * bytes / 1e6 / seconds,
+            Self::KiloOps(_) => ops / 1e3 / seconds,
+        }
+    }
+}
+
+/// The program that does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `pdio-load KIND`, from the first namespace to the second.
+    Load(&'static str),
+    /// `iperf3`, as a witness that does not share our code.
+    Iperf,
+    /// `fio --rw=KIND`.
+    Fio(&'static str),
+    /// `dma_map_bench.ko`: so many pages mapped, then unmapped.
+    Pairs(u32),
+}
+
+/// One line of the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// What the records call it.
+    pub name: &'static str,
+    /// What a reader calls it.
+    pub title: &'static str,
+    /// Where it runs.
+    pub group: Group,
+    /// The devices it crosses.
+    pub devices: &'static [&'static str],
+    /// Their driver.
+    pub driver: &'static str,
+    /// Who does the work.
+    pub program: Program,
+    /// Size of a message or a block.
+    pub bytes: u64,
+    /// Number of operations that are timed.
+    pub ops: u64,
+    /// What throughput is counted in.
+    pub unit: Unit,
+    /// Whether the quick run has it.
+    pub demo: bool,
+}
+
+impl Workload {
+    /// Operations before those that are timed.
+    pub fn warmup(&self) -> u64 {
+        (self.ops / 8).max(1)
+    }
+
+    /// What tells it from all others: `tcp-rr-64`.
+    pub fn key(&self) -> String {
+        format!("{}-{}", self.name, self.bytes)
+    }
+}
+
+const NETWORK: Workload = Workload {
+    name: "",
+    title: "",
+    group: Group::Network,
+    devices: &E1000E,
+    driver: "e1000e",
+    program: Program::Iperf,
+    bytes: 0,
+    ops: 0,
+    unit: Unit::Megabits,
+    demo: true,
+};
+
+const fn stream(bytes: u64, ops: u64) -> Workload {
+    Workload {
+        name: "tcp-stream",
+        title: "TCP stream, first to second device",
+        program: Program::Load("stream"),
+        bytes,
+        ops,
+        ..NETWORK
+    }
+}
+
+const fn receive(bytes: u64, ops: u64, demo: bool) -> Workload {
+    Workload {
+        name: "tcp-stream-back",
+        title: "TCP stream, second to first device",
+        program: Program::Load("receive"),
+        bytes,
+        ops,
+        demo,
+        ..NETWORK
+    }
+}
+
+const fn rr(bytes: u64, ops: u64) -> Workload {
+    Workload {
+        name: "tcp-rr",
+        title: "TCP request/response",
+        program: Program::Load("rr"),
+        bytes,
+        ops,
+        unit: Unit::KiloOps("k trans/s"),
+        ..NETWORK
+    }
+}
+
+const fn disk(
+    name: &'static str,
+    title: &'static str,
+    program: Program,
+    bytes: u64,
+    ops: u64,
+    unit: Unit,
+) -> Workload {
+    let nvme = matches!(name.as_bytes(), [b'n', ..]);
+    Workload {
+        name,
+        title,
+        group: Group::Disk,
+        devices: if nvme { &[NVME] } else { &[AHCI] },
+        driver: if nvme { "nvme" } else { "ahci" },
+        program,
+        bytes,
+        ops,
+        unit,
+        demo: true,
+    }
+}
+
+const fn pairs(name: &'static str, title: &'static str, batch: u32) -> Workload {
+    Workload {
+        name,
+        title,
+        devices: &[E1000E[0]],
+        program: Program::Pairs(batch),
+        bytes: 4096,
+        ops: 6400,
+        unit: Unit::KiloOps("k pairs/s"),
+        ..NETWORK
+    }
+}
+
+/// Name of the micro-benchmark whose cost every table shows.
+pub const PAIR: &str = "map-unmap";
+
+/// Everything there is to measure, in the order of the report.
+pub const WORKLOADS: [Workload; 23] = [
+    pairs(PAIR, "dma_map_page + dma_unmap_page, singly", 1),
+    pairs(
+        "map-unmap-64",
+        "dma_map_page + dma_unmap_page, in runs of 64",
+        64,
+    ),
+    stream(64, 8000),
+    stream(256, 6000),
+    stream(1024, 4000),
+    stream(4096, 1200),
+    stream(65536, 96),
+    receive(64, 8000, true),
+    receive(256, 6000, false),
+    receive(1024, 4000, false),
+    receive(4096, 1200, false),
+    receive(65536, 96, true),
+    rr(64, 600),
+    rr(256, 600),
+    rr(1024, 500),
+    rr(4096, 300),
+    rr(65536, 40),
+    Workload {
+        name: "udp",
+        title: "UDP datagrams",
+        program: Program::Load("udp"),
+        bytes: 64,
+        ops: 2560,
+        unit: Unit::KiloOps("k packets/s"),
+        ..NETWORK
+    },
+    Workload {
+        name: "tcp-iperf3",
+        title: "TCP stream by iperf3, for comparison with ours",
+        program: Program::Iperf,
+        bytes: 65536,
+        ops: 192,
+        demo: false,
+        ..NETWORK
+    },
+    disk(
+        "nvme-randread",
+        "random read from NVMe",
+        Program::Fio("randread"),
+        4096,
+        3000,
+        Unit::KiloOps("k IO/s"),
+    ),
+    disk(
+        "nvme-read",
+        "sequential read from NVMe",
+        Program::Fio("read"),
+        131_072,
+        800,
+        Unit::Megabytes,
+    ),
+    disk(
+        "ahci-randread",
+        "random read from SATA",
+        Program::Fio("randread"),
+        4096,
+        3000,
+        Unit::KiloOps("k IO/s"),
+    ),
+    disk(
+        "ahci-read",
+        "sequential read from SATA",
+        Program::Fio("read"),
+        131_072,
+        800,
+        Unit::Megabytes,
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_size_is_covered_both_ways_and_as_requests() {
+        for name in ["tcp-stream", "tcp-stream-back", "tcp-rr"] {
+            let sizes: Vec<_> = WORKLOADS
+                .iter()
+                .filter(|workload| workload.name == name)
+                .map(|workload| workload.bytes)
+                .collect();
+            assert_eq!(sizes, [64, 256, 1024, 4096, 65536], "{name}");
+        }
+        assert!(
+            WORKLOADS
+                .iter()
+                .any(|it| it.name == "udp" && it.bytes == 64)
+        );
+    }
+
+    #[test]
+    fn both_controllers_read_small_and_large_blocks() {
+        for device in [NVME, AHCI] {
+            let sizes: Vec<_> = WORKLOADS
+                .iter()
+                .filter(|workload| workload.devices == [device])
+                .filter(|workload| workload.group == Group::Disk)
+                .map(|workload| workload.bytes)
+                .collect();
+            assert_eq!(sizes, [4096, 131_072]);
+        }
+    }
+
+    #[test]
+    fn keys_are_unique_and_something_is_always_done() {
+        let mut keys: Vec<_> = WORKLOADS.iter().map(Workload::key).collect();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), WORKLOADS.len());
+        assert!(WORKLOADS.iter().all(|it| it.ops > 0 && it.warmup() > 0));
+        assert!(WORKLOADS.iter().all(|it| {
+            it.devices
+                .iter()
+                .all(|device| it.group.devices().contains(device))
+        }));
+    }
+
+    #[test]
+    fn the_quick_run_has_every_kind_of_workload() {
+        for group in Group::ALL {
+            assert!(WORKLOADS.iter().any(|it| it.group == group && it.demo));
+        }
+        for name in ["tcp-stream", "tcp-stream-back", "tcp-rr", "udp", PAIR] {
+            assert!(
+                WORKLOADS.iter().any(|it| it.name == name && it.demo),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_lead_back_to_strategies() {
+        for strategy in Strategy::ALL {
+            assert_eq!(Strategy::from_name(strategy.name()), Some(strategy));
+        }
+        assert_eq!(Strategy::from_name("none"), None);
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!(Unit::Megabits.rate(1000, 125, 1_000_000_000), 1.0);
+        assert_eq!(Unit::Megabytes.rate(1000, 1000, 500_000_000), 2.0);
+        assert_eq!(Unit::KiloOps("k").rate(1000, 1, 1_000_000_000), 1.0);
+    }
+}
