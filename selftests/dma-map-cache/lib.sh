@@ -1,0 +1,726 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=sh disable=SC3043 # every shell that is a /bin/sh somewhere has "local"
+#
+# What the tests of dma-map-cache have in common: results in KTAP, devices and
+# what to do with them, traffic, and a look at the kernel log.
+#
+# The test VM has its devices at fixed addresses. On any other machine they have
+# to be named, which is also the consent to lose what they carry:
+#
+#   PDIO_TEST_PAIRS="0000:00:02.0,0000:00:03.0 ..."
+#	Network devices that are joined, two and two, by a cable or a switch that
+#	nobody else uses.
+#   PDIO_TEST_DISKS="0000:00:04.0 ..."
+#	Storage controllers with one disk each. The first 64 MiB are overwritten.
+#
+# A test is a function; add_case names it, run_cases runs all that were named,
+# each in a shell of its own with -eu. It fails by `fail`, by any command that
+# does, or by what it leaves in the kernel log. Whatever it changed is undone
+# afterwards, so it does not clean up by itself.
+
+# shellcheck disable=SC2034 # used by the tests
+strategies='premapped strict deferred cached'
+
+module=/sys/module/dma_map_cache/pci
+bus=/sys/bus/pci
+tracing=/sys/kernel/tracing/instances/pdio-test
+here=$(cd "$(dirname "$0")" && pwd)
+scratch=
+loaded_here=
+port=5001
+newline='
+'
+tab='	'
+
+# --- Results ---------------------------------------------------------------
+
+cases=
+case_count=0
+
+# add_case NAME COMMAND...
+add_case()
+{
+	case_name=$1
+	shift
+	cases="$cases$case_name$tab$*$newline"
+	case_count=$((case_count + 1))
+}
+
+# info TEXT...: a line for the reader, even from within $(...).
+info()
+{
+	echo "# $*" >&3
+}
+
+# fail TEXT...: ends the case.
+fail()
+{
+	info "$*"
+	exit 1
+}
+
+# skip REASON...: ends the case.
+skip()
+{
+	echo "$*" >"$scratch/reason"
+	exit 4
+}
+
+# skip_all REASON...: ends the program.
+skip_all()
+{
+	echo 'KTAP version 1'
+	echo "1..0 # SKIP $*"
+	exit 4
+}
+
+# is WHAT VALUE EXPECTED
+is()
+{
+	[ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"
+}
+
+# at_most WHAT VALUE LIMIT
+at_most()
+{
+	[ "$2" -le "$3" ] || fail "$1 is $2, more than $3"
+}
+
+# at_least WHAT VALUE LIMIT
+at_least()
+{
+	[ "$2" -ge "$3" ] || fail "$1 is $2, less than $3"
+}
+
+run_cases()
+{
+	echo 'KTAP version 1'
+	echo "1..$case_count"
+	number=0
+	failures=0
+	while IFS=$tab read -r case_name case_command; do
+		[ -n "$case_name" ] || continue
+		number=$((number + 1))
+		started=$(now_ms)
+		mark="pdio-test: $(basename "$0") $$ case $number"
+		echo "$mark: $case_name" >/dev/kmsg
+		: >"$scratch/reason"
+
+		set +e
+		(
+			trap - EXIT
+			set -eu
+			eval "$case_command"
+		) </dev/null
+		status=$?
+		(set -eu && clean_up) </dev/null || {
+			info "cleaning up failed"
+			status=1
+		}
+		set -e
+
+		problems=$(log_problems "$mark")
+		if [ -n "$problems" ]; then
+			echo "$problems" | sed 's/^/# kernel log: /'
+			status=1
+		fi
+		info "$((($(now_ms) - started) / 100))00 ms"
+		case $status in
+		0) echo "ok $number $case_name" ;;
+		4) echo "ok $number $case_name # SKIP $(cat "$scratch/reason")" ;;
+		*)
+			echo "not ok $number $case_name"
+			failures=$((failures + 1))
+			;;
+		esac
+	done <<-EOF_CASES
+	$cases
+	EOF_CASES
+	[ $failures -eq 0 ]
+}
+
+# --- The kernel log ----------------------------------------------------------
+
+# log_since MARK: the kernel log after the line with MARK, or all of it if that is gone.
+log_since()
+{
+	dmesg | awk -v mark="$1" '
+		index($0, mark) { count = 0; next }
+		{ lines[count++] = $0 }
+		END { for (i = 0; i < count; i++) print lines[i] }'
+}
+
+# log_problems MARK: what should not be in the log. DMA faults may, after `expect_faults`.
+log_problems()
+{
+	log_since "$1" | awk '
+		/pdio: expect fault/ { expected = 1 }
+		/pdio: expect nothing/ { expected = 0 }
+		/DMAR: \[(DMA|INTR)|IO_PAGE_FAULT|virtio_iommu: (page|unknown) fault/ {
+			if (!expected) print
+			next
+		}
+		/BUG: |kernel BUG at|WARNING: |Oops: |general protection fault/ ||
+		/UBSAN: |KASAN: |refcount_t: |list_(add|del) corruption|INFO: task / ||
+		/rcu: INFO: |soft lockup|Invalidation Queue Error|DMA-API: / ||
+		/dma-map-cache: .* pages mapped/'
+}
+
+expect_faults()
+{
+	echo 'pdio: expect fault' >/dev/kmsg
+}
+
+expect_no_faults()
+{
+	echo 'pdio: expect nothing' >/dev/kmsg
+}
+
+# --- Time --------------------------------------------------------------------
+
+# now_ms: milliseconds since boot, to ten.
+now_ms()
+{
+	local uptime
+
+	read -r uptime _ </proc/uptime
+	echo "${uptime%.*}${uptime#*.}0"
+}
+
+# eventually SECONDS COMMAND...: waits until COMMAND succeeds.
+eventually()
+{
+	local give_up
+
+	give_up=$(($(now_ms) + $1 * 1000))
+	shift
+	until "$@"; do
+		[ "$(now_ms)" -lt "$give_up" ] || return 1
+		sleep 0.05
+	done
+}
+
+# --- Devices -----------------------------------------------------------------
+
+# driver_of ADDRESS: the name of its driver; nothing if there is none.
+driver_of()
+{
+	if [ -e "$bus/devices/$1/driver" ]; then
+		basename "$(readlink -f "$bus/devices/$1/driver")"
+	fi
+}
+
+unbind()
+{
+	echo "$1" >"$bus/devices/$1/driver/unbind"
+}
+
+# bind ADDRESS: to the driver that the kernel picks.
+bind()
+{
+	echo "$1" >$bus/drivers_probe
+	[ -n "$(driver_of "$1")" ] || fail "$1 is bound to no driver"
+}
+
+# state ADDRESS: its line in `devices`, without the address.
+state()
+{
+	sed -n "s/^$1 //p" $module/devices
+}
+
+# attach ADDRESS...
+attach()
+{
+	local address
+
+	for address in "$@"; do
+		echo "$address" >$module/attach || fail "$address cannot be attached"
+		is "state of $address" "$(state "$address")" 'attached strict'
+	done
+}
+
+# detach ADDRESS...
+detach()
+{
+	local address
+
+	for address in "$@"; do
+		echo "$address" >$module/detach || fail "$address cannot be detached"
+		is "state of $address" "$(state "$address")" ''
+	done
+}
+
+# setting ADDRESS NAME [VALUE]: shows or sets an attribute.
+setting()
+{
+	local file
+
+	file=$bus/devices/$1/dma_map_cache/$2
+	if [ $# -eq 2 ]; then
+		cat "$file"
+	else
+		echo "$3" >"$file" || fail "$1 does not take $2 $3"
+	fi
+}
+
+# use STRATEGY ADDRESS...
+use()
+{
+	local strategy address
+
+	strategy=$1
+	shift
+	for address in "$@"; do
+		setting "$address" strategy "$strategy"
+		case $(setting "$address" strategy) in
+		*"[$strategy]"*) ;;
+		*) fail "$address does not use $strategy: $(setting "$address" strategy)" ;;
+		esac
+	done
+}
+
+# statistic ADDRESS NAME
+statistic()
+{
+	cat "$bus/devices/$1/dma_map_cache/statistics/$2"
+}
+
+# snapshot NAME ADDRESS: remembers all statistics for `grown`.
+snapshot()
+{
+	(cd "$bus/devices/$2/dma_map_cache/statistics" && grep . ./*) | sed 's,^\./,,' >"$scratch/snapshot-$1"
+}
+
+# value SNAPSHOT STATISTIC
+value()
+{
+	sed -n "s/^$2://p" "$scratch/snapshot-$1"
+}
+
+# grown STATISTIC: from snapshot `before` to snapshot `after`.
+grown()
+{
+	echo $(($(value after "$1") - $(value before "$1")))
+}
+
+# maps_add_up ADDRESS: the invariants that always hold at rest.
+maps_add_up()
+{
+	snapshot now "$1"
+	is "$1: hits + misses" $(($(value now hits) + $(value now misses))) "$(value now maps)"
+	at_most "$1: unmaps" "$(value now unmaps)" "$(value now maps)"
+	# A buffer that is mapped is at least one page that is.
+	at_most "$1: maps - unmaps" $(($(value now maps) - $(value now unmaps))) "$(value now live_pages)"
+}
+
+# all_unmapped ADDRESS
+all_unmapped()
+{
+	[ "$(statistic "$1" maps)" = "$(statistic "$1" unmaps)" ]
+}
+
+# --- Network -----------------------------------------------------------------
+
+# interface ADDRESS: its name, once it is there, in the first namespace.
+interface()
+{
+	local path
+
+	for _ in $(seq 200); do
+		for path in "$bus/devices/$1"/net/* "$bus/devices/$1"/virtio*/net/*; do
+			if [ -e "$path" ]; then
+				basename "$path"
+				return
+			fi
+		done
+		sleep 0.05
+	done
+	fail "$1 has no network interface"
+}
+
+# inside ADDRESS COMMAND...: runs it where the interface of ADDRESS is.
+inside()
+{
+	local namespace
+
+	namespace=pdio-$1
+	shift
+	ip netns exec "$namespace" "$@"
+}
+
+reachable()
+{
+	inside "$1" timeout 5 pdio-load rr 10.9.0.2:$port 64 1 0 >/dev/null 2>&1
+}
+
+# pair_up FIRST SECOND: gives each a namespace of its own, so that what they exchange crosses both,
+# and starts a server with the second. Addresses are 10.9.0.1 and 10.9.0.2.
+pair_up()
+{
+	local host name first second address
+
+	host=0
+	for address in "$1" "$2"; do
+		host=$((host + 1))
+		name=$(interface "$address")
+		ip netns add "pdio-$address"
+		inside "$address" sh -c 'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6'
+		ip link set "$name" down
+		ip link set "$name" netns "pdio-$address" name net0
+		ip -n "pdio-$address" link set lo up
+		ip -n "pdio-$address" addr add 10.9.0.$host/24 dev net0
+		ip -n "pdio-$address" link set net0 up
+	done
+
+	# ARP would be the only traffic that nobody asked for.
+	first=$(inside "$1" cat /sys/class/net/net0/address)
+	second=$(inside "$2" cat /sys/class/net/net0/address)
+	ip -n "pdio-$1" neigh replace 10.9.0.2 lladdr "$second" dev net0 nud permanent
+	ip -n "pdio-$2" neigh replace 10.9.0.1 lladdr "$first" dev net0 nud permanent
+
+	background inside "$2" pdio-load serve $port
+	eventually 20 reachable "$1" || fail "$1 and $2 do not reach each other"
+	for address in "$1" "$2"; do
+		# What was sent before there was a link.
+		net_losses "$address" >"$scratch/losses-$address"
+	done
+}
+
+# pair_down FIRST SECOND: interfaces go back, down.
+pair_down()
+{
+	local address pid
+
+	for address in "$1" "$2"; do
+		if ip netns pids "pdio-$address" >"$scratch/netns-pids" 2>/dev/null; then
+			while read -r pid; do
+				kill -9 "$pid" 2>/dev/null || true
+			done <"$scratch/netns-pids"
+			ip -n "pdio-$address" link set net0 down 2>/dev/null || true
+			ip netns del "pdio-$address"
+		fi
+	done
+}
+
+# transfer FIRST KIND SIZE COUNT: COUNT messages of SIZE bytes, every byte compared where it arrives.
+# KIND is stream (FIRST sends), receive, rr or udp, which may lose nothing.
+transfer()
+{
+	inside "$1" timeout -s KILL 150 pdio-load "$2" 10.9.0.2:$port "$3" "$4" 0 verify >"$scratch/transfer-$1" 2>&1 || {
+		info "$1: $2 $3 $4: $(cat "$scratch/transfer-$1")"
+		return 1
+	}
+}
+
+# net_losses ADDRESS: packets that its interface dropped or found damaged. Emulated networks do not
+# pad what is shorter than Ethernet allows, so that is none of it.
+net_losses()
+{
+	# shellcheck disable=SC2016 # for the inner shell
+	inside "$1" sh -c 'cd /sys/class/net/net0/statistics && set -- \
+		$(cat rx_errors rx_length_errors rx_dropped rx_missed_errors tx_errors tx_dropped) &&
+		echo $(($1 - $2 + $3 + $4 + $5 + $6))'
+}
+
+# no_packet_lost FIRST SECOND: since pair_up.
+no_packet_lost()
+{
+	local address
+
+	for address in "$1" "$2"; do
+		is "$address: packets lost" "$(net_losses "$address")" "$(cat "$scratch/losses-$address")"
+	done
+}
+
+# --- Disks -------------------------------------------------------------------
+
+# find_disk ADDRESS: its device file, if it is there.
+find_disk()
+{
+	local path device
+
+	for path in /sys/block/*; do
+		device=$(readlink -f "$path/device") || continue
+		case $device/ in
+		*/"$1"/*)
+			if [ -b "/dev/${path##*/}" ]; then
+				echo "/dev/${path##*/}" >"$scratch/disk-$1"
+				return
+			fi
+			;;
+		esac
+	done
+	return 1
+}
+
+# disk_of ADDRESS: the device file of the disk behind a controller, once it is there.
+disk_of()
+{
+	eventually 20 find_disk "$1" || fail "$1 has no disk"
+	cat "$scratch/disk-$1"
+}
+
+# disk_verify ADDRESS SIZE [FIO-OPTION...]: writes blocks of many sizes, reads them back and compares
+# their checksums.
+disk_verify()
+{
+	local controller size
+
+	controller=$1
+	size=$2
+	shift 2
+	timeout -s KILL 150 fio --name=verify --filename="$(disk_of "$controller")" --size="$size" --rw=randwrite --bsrange=4k-128k \
+		--eta=never --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 \
+		--output="$scratch/fio-$controller" "$@" || {
+		info "$controller: fio: $(grep -m 3 -i -e verify: -e err= "$scratch/fio-$controller" | tr '\n' ' ')"
+		return 1
+	}
+}
+
+# --- Load --------------------------------------------------------------------
+
+# background COMMAND...: lets it run until the case ends, or somebody waits for it.
+background()
+{
+	"$@" >/dev/null 2>&1 &
+	echo $! >>"$scratch/pids"
+}
+
+# load NAME COMMAND...: runs COMMAND again and again until `stop_load` or its first failure.
+load()
+{
+	local name
+
+	name=$1
+	shift
+	: >"$scratch/load-$name"
+	(
+		while [ ! -e "$scratch/stop" ]; do
+			"$@" || exit
+			echo turn >>"$scratch/load-$name"
+		done
+		echo end >>"$scratch/load-$name"
+	) &
+	echo $! >>"$scratch/pids"
+}
+
+# turns NAME: how often it has run.
+turns()
+{
+	grep -c turn "$scratch/load-$1" || true
+}
+
+# load_ended NAME
+load_ended()
+{
+	grep -q end "$scratch/load-$1"
+}
+
+# stop_load NAME...: each must have run at least once, and never have failed.
+stop_load()
+{
+	local name
+
+	: >"$scratch/stop"
+	for name in "$@"; do
+		eventually 160 load_ended "$name" || fail "load $name failed"
+		at_least "turns of load $name" "$(turns "$name")" 1
+	done
+}
+
+# kill_load: whatever became of it.
+kill_load()
+{
+	local pid
+
+	[ -e "$scratch/pids" ] || return 0
+	: >"$scratch/stop"
+	while read -r pid; do
+		kill_tree "$pid"
+	done <"$scratch/pids"
+	rm -f "$scratch/pids" "$scratch/stop"
+}
+
+# kill_tree PID: it and all that it started.
+kill_tree()
+{
+	local child
+
+	# shellcheck disable=SC2013 # the children are words
+	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
+		kill_tree "$child"
+	done
+	kill -9 "$1" 2>/dev/null || true
+}
+
+# --- Files -------------------------------------------------------------------
+
+# errno_of FILE TEXT: what write() of TEXT, with printf's escapes, ends with: 0 or an errno's name.
+errno_of()
+{
+	printf '%b' "$2" >"$scratch/input"
+	if LC_ALL=C dd if="$scratch/input" of="$1" bs=65536 conv=notrunc 2>"$scratch/error"; then
+		echo 0
+		return
+	fi
+	case $(head -n 1 "$scratch/error") in
+	*'Invalid argument') echo EINVAL ;;
+	*'Device or resource busy' | *'Resource busy') echo EBUSY ;;
+	*'No such device') echo ENODEV ;;
+	*'No such file or directory') echo ENOENT ;;
+	*'Operation not supported' | *'Not supported') echo EOPNOTSUPP ;;
+	*'Permission denied') echo EACCES ;;
+	*'Operation not permitted') echo EPERM ;;
+	*'Input/output error' | *'I/O error') echo EIO ;;
+	*) head -n 1 "$scratch/error" ;;
+	esac
+}
+
+# refuses FILE ERRNO TEXT: writing TEXT fails so, and changes nothing that can be read.
+refuses()
+{
+	local was
+
+	was=$(cat "$1" 2>/dev/null || true)
+	is "$(basename "$1"): errno for '$(printf '%s' "$3" | cut -c 1-40)'" "$(errno_of "$1" "$3")" "$2"
+	is "$(basename "$1") after '$(printf '%s' "$3" | cut -c 1-40)'" "$(cat "$1" 2>/dev/null || true)" "$was"
+}
+
+# accepts FILE TEXT
+accepts()
+{
+	is "$(basename "$1"): errno for '$2'" "$(errno_of "$1" "$2")" 0
+}
+
+# --- Tracing -----------------------------------------------------------------
+
+# trace EVENT...: begins to record these events, and nothing else, in a buffer of our own. An event
+# may be followed by a filter: `intel_iommu/qi_submit=FILTER`.
+trace()
+{
+	local event path
+
+	if [ ! -d $tracing ]; then
+		mkdir $tracing 2>/dev/null || skip "tracefs is not mounted at /sys/kernel/tracing"
+		echo 16384 >$tracing/buffer_size_kb
+	fi
+	echo 0 >$tracing/tracing_on
+	echo 0 >$tracing/events/enable
+	for event in "$@"; do
+		path=$tracing/events/${event%%=*}
+		[ -d "$path" ] || fail "there is no event ${event%%=*}"
+		case $event in
+		*=*) echo "${event#*=}" >"$path/filter" ;;
+		*) echo 0 >"$path/filter" ;;
+		esac
+		echo 1 >"$path/enable"
+	done
+	: >$tracing/trace
+	echo 1 >$tracing/tracing_on
+}
+
+# trace_end: ends the recording, to $scratch/trace.
+trace_end()
+{
+	echo 0 >$tracing/tracing_on
+	grep -v '^#' $tracing/trace >"$scratch/trace" || true
+	if grep -q 'LOST .* EVENTS' "$scratch/trace"; then
+		fail "the trace buffer is too small"
+	fi
+}
+
+# traced PATTERN: how many lines of the recording match.
+traced()
+{
+	grep -c -e "$1" "$scratch/trace" || true
+}
+
+# Invalidations of the IOTLB among the descriptors that VT-d's driver submits: types 2 and 6.
+# shellcheck disable=SC2034 # used by the tests
+qi_iotlb='intel_iommu/qi_submit=(qw0 & 2) && !(qw0 & 1) && !(qw0 & 8)'
+
+# --- Before and after ----------------------------------------------------------
+
+# clean_up: undoes whatever a case has done.
+clean_up()
+{
+	local pair address type
+
+	kill_load
+	for pair in $pairs; do
+		pair_down "${pair%,*}" "${pair#*,}"
+	done
+	if [ -d $tracing ]; then
+		echo 0 >$tracing/events/enable
+		rmdir $tracing
+	fi
+	if [ ! -e $module ]; then
+		modprobe dma_map_cache
+	fi
+	sed 's/ .*//' $module/devices | while read -r address; do
+		[ -z "$address" ] || echo "$address" >$module/detach
+	done
+	for address in $all_devices; do
+		[ -e "$bus/devices/$address" ] || echo 1 >$bus/rescan
+		type=$bus/devices/$address/iommu_group/type
+		if [ -n "$(driver_of "$address")" ]; then
+			continue
+		fi
+		[ ! -e "$type" ] || [ "$(cat "$type")" = "$(cat "$scratch/type-$address")" ] ||
+			cat "$scratch/type-$address" >"$type"
+		bind "$address"
+	done
+}
+
+finish()
+{
+	status=$?
+	(set -eu && clean_up) </dev/null || true
+	[ -z "$loaded_here" ] || rmmod dma_map_cache || true
+	rm -rf "$scratch"
+	exit $status
+}
+
+# need COMMAND...: ends the program if one is missing.
+need()
+{
+	for command in "$@"; do
+		command -v "$command" >/dev/null || skip_all "needs $command"
+	done
+}
+
+begin()
+{
+	[ "$(id -u)" -eq 0 ] || skip_all "needs root"
+	if [ "$(readlink /init)" = /pdio/vm/init ]; then
+		: "${PDIO_TEST_PAIRS=0000:00:02.0,0000:00:03.0 0000:00:06.0,0000:00:07.0}"
+		: "${PDIO_TEST_DISKS=0000:00:04.0 0000:00:05.0}"
+		vm=yes
+	fi
+	pairs=${PDIO_TEST_PAIRS:-}
+	disks=${PDIO_TEST_DISKS:-}
+	all_devices="$(echo "$pairs" | tr , ' ') $disks"
+	[ -n "$pairs$disks" ] ||
+		skip_all "needs consent: name devices in PDIO_TEST_PAIRS and PDIO_TEST_DISKS, see lib.sh"
+	for address in $all_devices; do
+		[ -n "$(driver_of "$address")" ] || skip_all "$address does not exist or has no driver"
+	done
+
+	if [ ! -e $module ]; then
+		modprobe dma_map_cache || skip_all "dma_map_cache does not load"
+		loaded_here=yes
+	fi
+	[ -z "$(cat $module/devices)" ] || skip_all "devices are attached: $(cat $module/devices)"
+
+	scratch=$(mktemp -d)
+	for address in $all_devices; do
+		cat "$bus/devices/$address/iommu_group/type" >"$scratch/type-$address" 2>/dev/null || true
+	done
+	trap finish EXIT
+	trap 'exit 1' HUP INT TERM
+}
+
+exec 3>&1
+vm=
+set -eu
+begin
