@@ -244,9 +244,7 @@ impl Registry {
 
     /// Forgets an address, the device of which is not ours any more.
     fn disarm(&self, address: Address) {
-        self.armed
-            .lock()
-            .retain(|armed| armed.address != address);
+        self.armed.lock().retain(|armed| armed.address != address);
     }
 
     /// Takes back a device that has no driver. May sleep.
@@ -326,8 +324,7 @@ impl Attached {
                 return Err(failed("installing DMA operations")(error));
             }
         };
-        let ready = ops
-            .switch(kind)
+        let ready = Attachment::switch(&ops, kind)
             .map_err(failed("starting the strategy"))
             .and_then(|()| Attributes::new(&ops).map_err(failed("making sysfs files")));
 

@@ -7,7 +7,6 @@ use core::ops::RangeInclusive;
 use kernel::{
     alloc::KVVec,
     cpu::CpuId,
-    dma::DataDirection,
     new_mutex,
     prelude::*,
     sync::{
@@ -23,6 +22,8 @@ use pdio::{
     },
     dma_map_ops::{
         self,
+        Direction,
+        DmaAddress,
         DmaMapOps,
         DmaOps,
         Masks, //
@@ -85,6 +86,7 @@ use crate::strategy::{
         List,
         Segment, //
     },
+    tunable::OutOfRange,
     Engine,
     Kind, //
 };
@@ -117,6 +119,11 @@ pub(crate) struct Attachment {
 embeds!(Attachment, flush_timer: Timer<Attachment>);
 embeds!(Attachment, housekeeping: Work<Attachment>);
 
+/// The path for `cached`; there is none for the strategies that map exactly.
+const PATH_CACHED: usize = 1;
+/// The path for `premapped`.
+const PATH_PREMAPPED: usize = 2;
+
 /// An attachment and the operations by which the DMA API reaches it.
 pub(crate) type AttachedOps = DmaOps<Attachment>;
 
@@ -130,7 +137,8 @@ impl Attachment {
     pub(crate) fn new(pci: &PciDevice) -> Result<Arc<AttachedOps>> {
         let device = pci.dma_device();
         let domain = Domain::new(&device)?;
-        let layout = Layout::new(domain.last().min(device.bus_limit())).ok_or_else(not_supported)?;
+        let layout =
+            Layout::new(domain.last().min(device.bus_limit())).ok_or_else(not_supported)?;
         let mut ram_end = 0;
 
         memory::for_each_ram_range(&mut |range| {
@@ -171,8 +179,7 @@ impl Attachment {
             if *region.start() > last {
                 return Ok(());
             }
-            self.low
-                .reserve(*region.start(), last.min(*region.end()))
+            self.low.reserve(*region.start(), last.min(*region.end()))
         };
         let mut result = Ok(());
 
@@ -246,9 +253,16 @@ impl Attachment {
         self.outstanding(Flow::Idle)
     }
 
-    /// Withdraws idle mappings beyond the budget, after the budget was lowered. May take long.
-    pub(crate) fn enforce_budget(&self) {
-        self.engine.cached.enforce_budget(self);
+    /// Sets how many bytes of idle mappings are kept, and withdraws at once what is more. May take
+    /// long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: nothing changed.
+    pub(crate) fn set_budget_bytes(&self, bytes: u64) -> Result<(), OutOfRange> {
+        let _switching = self.switching.lock();
+
+        self.engine.cached.set_budget_bytes(self, bytes)
     }
 
     /// Changes the strategy under the traffic. May sleep.
@@ -257,19 +271,24 @@ impl Attachment {
     ///
     /// `EPERM` if the device is not trusted and the strategy leaves something reachable; `ENOMEM`.
     /// The old strategy goes on then.
-    pub(crate) fn switch(&self, to: Kind) -> Result {
-        if self.untrusted && !to.exposes_nothing() {
+    pub(crate) fn switch(this: &AttachedOps, to: Kind) -> Result {
+        if this.untrusted && !to.exposes_nothing() {
             return Err(EPERM);
         }
 
-        let _switching = self.switching.lock();
-        let from = self.engine.current();
+        let _switching = this.switching.lock();
+        let from = this.engine.current();
 
-        self.engine
-            .switch(self, to)
+        this.engine
+            .switch(&**this, to)
             .map_err(|OutOfMemory| ENOMEM)?;
-        trace::switch(&self.device, from as u8, to as u8);
-        self.housekeeping.queue(0);
+        match to {
+            Kind::Cached => this.select::<PATH_CACHED>(&this.device),
+            Kind::Premapped => this.select::<PATH_PREMAPPED>(&this.device),
+            Kind::Strict | Kind::Deferred => this.select::<0>(&this.device),
+        }
+        trace::switch(&this.device, from as u8, to as u8);
+        this.housekeeping.queue(0);
         Ok(())
     }
 
@@ -481,54 +500,134 @@ impl Backend for Attachment {
 
     #[inline(always)]
     fn count(&self, counter: Counter, n: u64) {
-        self.counters.add(counter.index(), n);
+        const CACHED_HITS: usize = Counter::CachedHits.index();
+        const CACHED_UNMAPS: usize = Counter::CachedUnmaps.index();
+        const PREMAPPED_HITS: usize = Counter::PremappedHits.index();
+        const PREMAPPED_UNMAPS: usize = Counter::PremappedUnmaps.index();
+        const IDLE_IN: usize = Counter::In(Flow::Idle).index();
+        const IDLE_OUT: usize = Counter::Out(Flow::Idle).index();
+
+        // Those of the fastest path are told apart when this is compiled.
+        match (counter, n) {
+            (Counter::CachedHits, 1) => self.counters.increment::<CACHED_HITS>(),
+            (Counter::CachedUnmaps, 1) => self.counters.increment::<CACHED_UNMAPS>(),
+            (Counter::PremappedHits, 1) => self.counters.increment::<PREMAPPED_HITS>(),
+            (Counter::PremappedUnmaps, 1) => self.counters.increment::<PREMAPPED_UNMAPS>(),
+            (Counter::In(Flow::Idle), 1) => self.counters.increment::<IDLE_IN>(),
+            (Counter::Out(Flow::Idle), 1) => self.counters.increment::<IDLE_OUT>(),
+            _ => self.counters.add_at(counter.index(), n),
+        }
         if matches!(counter, Counter::Evictions) {
             trace::evict(&self.device, n);
         }
     }
 
-    fn total(&self, counter: Counter) -> u64 {
+    fn sum(&self, counter: Counter) -> u64 {
         self.counters.total(counter.index())
     }
 }
 
+impl Attachment {
+    /// Maps a buffer that is no simple hit, or that somebody wants to hear of.
+    ///
+    /// The parameters are in the order in which the DMA core passes them, so that the path of a hit
+    /// has no registers to shuffle.
+    #[inline(never)]
+    fn map_slowly(
+        masks: Masks,
+        phys: u64,
+        len: u64,
+        direction: Direction,
+        this: &Self,
+    ) -> DmaAddress {
+        let buffer = Buffer {
+            phys: Phys(phys),
+            len: len.max(1),
+        };
+        let reach = Reach {
+            limit: masks.streaming(),
+            boundary_mask: u64::MAX,
+        };
+
+        match this.engine.map(this, buffer, access_of(direction), reach) {
+            Ok(iova) => {
+                trace::map(&this.device, DmaAddress(iova.0), len);
+                DmaAddress(iova.0)
+            }
+            Err(OutOfMemory) => DmaAddress::MAPPING_ERROR,
+        }
+    }
+
+    /// Unmaps a buffer that was no simple hit, or that somebody wants to hear of.
+    #[inline(never)]
+    fn unmap_slowly(&self, dma_address: DmaAddress, len: u64) {
+        trace::unmap(&self.device, dma_address, len);
+        self.engine.unmap(self, Iova(dma_address.0), len.max(1));
+    }
+}
+
 /// What the device may do with a buffer of a direction.
-#[inline(always)]
-fn access_of(direction: DataDirection) -> Access {
+fn access_of(direction: Direction) -> Access {
     match direction {
-        DataDirection::ToDevice => Access::Read,
-        DataDirection::FromDevice => Access::Write,
+        Direction::TO_DEVICE => Access::Read,
+        Direction::FROM_DEVICE => Access::Write,
         _ => Access::ReadWrite,
     }
 }
 
 impl DmaMapOps for Attachment {
     #[inline(always)]
-    fn map(&self, masks: Masks, phys: u64, len: u64, direction: DataDirection) -> Option<u64> {
+    fn map<const PATH: usize>(
+        &self,
+        masks: Masks,
+        phys: u64,
+        len: u64,
+        direction: Direction,
+    ) -> DmaAddress {
         let buffer = Buffer {
             phys: Phys(phys),
             len,
         };
-        let reach = Reach {
-            limit: masks.streaming(),
-            boundary_mask: u64::MAX,
-        };
-        let iova = self
-            .engine
-            .map(self, buffer, access_of(direction), reach)
-            .ok()?;
+        let may_write = direction != Direction::TO_DEVICE;
 
-        trace::map(&self.device, iova.0, len);
-        Some(iova.0)
+        if !trace::map_is_on() {
+            let hit = match PATH {
+                PATH_CACHED => {
+                    self.engine
+                        .map_cached_hit(self, buffer, may_write, masks.streaming())
+                }
+                PATH_PREMAPPED => self
+                    .engine
+                    .map_premapped_hit(self, buffer, masks.streaming()),
+                _ => None,
+            };
+
+            if let Some(iova) = hit {
+                return DmaAddress(iova.0);
+            }
+        }
+        Self::map_slowly(masks, phys, len, direction, self)
     }
 
     #[inline(always)]
-    fn unmap(&self, dma_address: u64, len: u64) {
-        trace::unmap(&self.device, dma_address, len);
-        self.engine.unmap(self, Iova(dma_address), len);
+    fn unmap<const PATH: usize>(&self, dma_address: DmaAddress, len: u64) {
+        let iova = Iova(dma_address.0);
+
+        if !trace::unmap_is_on() {
+            let done = match PATH {
+                PATH_CACHED => self.engine.unmap_cached_hit(self, iova, len),
+                PATH_PREMAPPED => self.engine.unmap_premapped_hit(self, iova, len),
+                _ => false,
+            };
+
+            if done {
+                return;
+            }
+        }
+        self.unmap_slowly(dma_address, len);
     }
 
-    fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: DataDirection) -> Result {
+    fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: Direction) -> Result {
         let reach = Reach {
             limit: masks.streaming(),
             boundary_mask: masks.segment_boundary(),
@@ -537,15 +636,27 @@ impl DmaMapOps for Attachment {
         self.engine
             .map_list(self, &mut list, access_of(direction), reach)
             .map_err(|OutOfMemory| ENOMEM)?;
-        for entry in list.iter_mut() {
-            trace::map(&self.device, entry.dma_address(), entry.dma_len());
+        if trace::map_is_on() {
+            for entry in list.iter_mut() {
+                trace::map(
+                    &self.device,
+                    DmaAddress(entry.dma_address()),
+                    entry.dma_len(),
+                );
+            }
         }
         Ok(())
     }
 
     fn unmap_list(&self, mut list: EntryList<'_>) {
-        for entry in list.iter_mut() {
-            trace::unmap(&self.device, entry.dma_address(), entry.dma_len());
+        if trace::unmap_is_on() {
+            for entry in list.iter_mut() {
+                trace::unmap(
+                    &self.device,
+                    DmaAddress(entry.dma_address()),
+                    entry.dma_len(),
+                );
+            }
         }
         self.engine.unmap_list(self, &mut list);
     }
@@ -554,23 +665,26 @@ impl DmaMapOps for Attachment {
         &self,
         limit: u64,
         mut pieces: &mut [Piece],
-        direction: DataDirection,
+        direction: Direction,
         target: dma_map_ops::Target,
-    ) -> Option<u64> {
+    ) -> DmaAddress {
         let target = match target {
             dma_map_ops::Target::Memory => Target::Memory,
             dma_map_ops::Target::Mmio => Target::Mmio,
         };
+        let mapped = self
+            .engine
+            .map_fixed(self, &mut pieces, access_of(direction), target, limit);
 
-        self.engine
-            .map_fixed(self, &mut pieces, access_of(direction), target, limit)
-            .ok()?;
-        pieces.first().map(|piece| piece.dma_address)
+        match (mapped, pieces.first()) {
+            (Ok(()), Some(first)) => DmaAddress(first.dma_address),
+            _ => DmaAddress::MAPPING_ERROR,
+        }
     }
 
-    fn unmap_fixed(&self, dma_address: u64, len: u64) {
+    fn unmap_fixed(&self, dma_address: DmaAddress, len: u64) {
         self.engine
-            .unmap_fixed(self, PageRange::of(Iova(dma_address), len));
+            .unmap_fixed(self, PageRange::of(Iova(dma_address.0), len.max(1)));
     }
 }
 
@@ -607,7 +721,7 @@ impl Segment for Piece {
     fn buffer(&self) -> Buffer {
         Buffer {
             phys: Phys(self.phys),
-            len: self.len,
+            len: self.len.max(1),
         }
     }
 
@@ -616,7 +730,7 @@ impl Segment for Piece {
     }
 
     fn mapped(&self) -> PageRange {
-        PageRange::of(Iova(self.dma_address), self.len)
+        PageRange::of(Iova(self.dma_address), self.len.max(1))
     }
 }
 

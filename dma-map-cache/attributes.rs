@@ -19,7 +19,10 @@ use pdio::sysfs::{
 };
 
 use crate::{
-    attachment::AttachedOps,
+    attachment::{
+        AttachedOps,
+        Attachment, //
+    },
     strategy::{
         backend::Backend,
         counter::Counter,
@@ -66,15 +69,18 @@ fn show_number(out: &mut Formatter<'_>, number: u64) -> Result {
     write!(out, "{number}").map_err(|_| EFBIG)
 }
 
-/// Sets a tunable from decimal digits.
-fn store_tunable(tunable: &Tunable, text: &str) -> Result {
+/// Reads decimal digits.
+fn parse_number(text: &str) -> Result<u64> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(EINVAL);
     }
 
-    let value = text.parse().map_err(|_| EINVAL)?;
+    text.parse().map_err(|_| EINVAL)
+}
 
-    tunable.set(value).map_err(|_| EINVAL)
+/// Sets a tunable.
+fn store_tunable(tunable: &Tunable, text: &str) -> Result {
+    tunable.set(parse_number(text)?).map_err(|_| EINVAL)
 }
 
 /// Lists all strategies, the current one in brackets.
@@ -96,14 +102,13 @@ fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
 
 /// Changes the strategy.
 fn store_strategy(ops: &AttachedOps, text: &str) -> Result {
-    ops.switch(Kind::try_from(text).map_err(|_| EINVAL)?)
+    Attachment::switch(ops, Kind::try_from(text).map_err(|_| EINVAL)?)
 }
 
 /// Sets how much is kept, and withdraws what is too much at once.
 fn store_budget(ops: &AttachedOps, text: &str) -> Result {
-    store_tunable(&ops.engine().cached.limits.budget_bytes, text)?;
-    ops.enforce_budget();
-    Ok(())
+    ops.set_budget_bytes(parse_number(text)?)
+        .map_err(|_| EINVAL)
 }
 
 const SETTINGS: &[File<AttachedOps>] = &[

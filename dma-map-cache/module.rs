@@ -24,6 +24,7 @@ mod armed;
 mod attachment;
 mod attributes;
 #[expect(
+    dead_code,
     unreachable_pub,
     reason = "the host tests compile the same files, and use all of them"
 )]

@@ -56,6 +56,12 @@ pub const fn pages_of(address: u64, len: u64) -> u64 {
         >> PAGE_SHIFT
 }
 
+/// Whether `len` bytes at `address` touch one page only; no bytes may or may not.
+#[inline(always)]
+pub const fn is_within_page(address: u64, len: u64) -> bool {
+    address ^ address.wrapping_add(len).wrapping_sub(1) < PAGE_SIZE
+}
+
 /// Whole pages of IOVA space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRange {
@@ -102,6 +108,12 @@ impl Buffer {
     #[inline]
     pub const fn pages(self) -> u64 {
         pages_of(self.phys.0, self.len)
+    }
+
+    /// Whether the buffer touches one page only.
+    #[inline(always)]
+    pub const fn is_within_page(self) -> bool {
+        is_within_page(self.phys.0, self.len)
     }
 
     /// Where the buffer starts for the device if its first page is mapped at `page`.
@@ -185,13 +197,13 @@ impl Layout {
     /// Bytes in a window; physical addresses from here on fit in none.
     #[inline]
     pub const fn window_size(self) -> u64 {
-        1 << self.shift
+        1u64.wrapping_shl(self.shift)
     }
 
     /// The first address of a window.
-    #[inline]
+    #[inline(always)]
     pub const fn base(self, window: Window) -> u64 {
-        (window as u64) << self.shift
+        (window as u64).wrapping_shl(self.shift)
     }
 
     /// The last address of a window.
@@ -201,9 +213,9 @@ impl Layout {
     }
 
     /// The window of an address that was handed out.
-    #[inline]
+    #[inline(always)]
     pub const fn window(self, iova: Iova) -> Window {
-        match iova.0 >> self.shift {
+        match iova.0.wrapping_shr(self.shift) {
             0 => Window::Low,
             1 => Window::Exact,
             2 => Window::Premapped,
@@ -214,9 +226,9 @@ impl Layout {
 
     /// The offset of an address within its window: for the windows at a constant offset this is
     /// the physical address.
-    #[inline]
+    #[inline(always)]
     pub const fn offset(self, iova: Iova) -> u64 {
-        iova.0 & (self.window_size() - 1)
+        iova.0 & self.window_size().wrapping_sub(1)
     }
 
     /// Where `buffer` is in a window at a constant offset.

@@ -10,7 +10,8 @@ use super::{
     address::{
         Iova,
         PageRange,
-        Phys, //
+        Phys,
+        Window, //
     },
     counter::{
         Counter,
@@ -35,6 +36,14 @@ pub enum Access {
     Write,
     /// `DMA_BIDIRECTIONAL`.
     ReadWrite,
+}
+
+impl Access {
+    /// Whether the device may write.
+    #[inline(always)]
+    pub const fn may_write(self) -> bool {
+        !matches!(self, Self::Read)
+    }
 }
 
 /// What a page-table entry points to.
@@ -182,8 +191,31 @@ pub trait Backend: Sync + Sized {
     /// Adds to a statistic of this CPU.
     fn count(&self, counter: Counter, n: u64);
 
-    /// The sum of a statistic over all CPUs.
-    fn total(&self, counter: Counter) -> u64;
+    /// The sum of a number over all CPUs.
+    fn sum(&self, counter: Counter) -> u64;
+
+    /// A statistic: the sum of its number and of those that stand for it on the fastest path.
+    fn total(&self, counter: Counter) -> u64 {
+        let more = match counter {
+            Counter::Maps | Counter::Hits => self
+                .sum(Counter::CachedHits)
+                .wrapping_add(self.sum(Counter::PremappedHits)),
+            Counter::Unmaps => self
+                .sum(Counter::CachedUnmaps)
+                .wrapping_add(self.sum(Counter::PremappedUnmaps)),
+            Counter::In(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => {
+                self.sum(Counter::CachedHits)
+            }
+            Counter::Out(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => {
+                self.sum(Counter::CachedUnmaps)
+            }
+            Counter::In(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedHits),
+            Counter::Out(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedUnmaps),
+            _ => 0,
+        };
+
+        self.sum(counter).wrapping_add(more)
+    }
 
     /// What went in and has not come out, never below the truth of some moment during the call.
     ///

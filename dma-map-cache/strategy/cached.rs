@@ -16,9 +16,11 @@
 //! idle since [ms]  present  busy  referenced  users
 //! ```
 //!
+//! A page is present or busy or neither, never both.
+//!
 //! A hit is a load and a compare-and-exchange of that word. What the device can still reach after
-//! unmap: idle pages, at most [`Cached::budget_bytes`] of them, each for at most
-//! [`Cached::max_age_ms`].
+//! unmap: idle pages, at most [`Limits::budget_bytes`] of them, each for at most
+//! [`Limits::max_age_ms`].
 //!
 //! No CPU ever waits for another: who finds a page busy (being mapped or evicted) has the buffer
 //! mapped exactly instead.
@@ -59,6 +61,7 @@ use super::{
         Flow, //
     },
     tunable::{
+        OutOfRange,
         Range,
         Tunable, //
     },
@@ -99,25 +102,38 @@ impl Page {
     /// Takes a mapped page into use.
     ///
     /// Returns what could be done and, for a hit, whether the page was idle before.
-    #[inline]
     fn hold(&self) -> (Hold, bool) {
-        let mut state = self.0.load(Relaxed);
-
         loop {
-            if state & (PRESENT | BUSY) != PRESENT {
+            if let Some(idle) = self.hold_once() {
+                return (Hold::Hit, idle);
+            }
+
+            let state = self.0.load(Relaxed);
+
+            if state & PRESENT == 0 {
                 return (self.claim(state), false);
             }
-
-            let idle = state & USERS == 0;
-
-            match self
-                .0
-                .compare_exchange_weak(state, (state | REFERENCED) + 1, Acquire, Relaxed)
-            {
-                Ok(_) => return (Hold::Hit, idle),
-                Err(now) => state = now,
-            }
         }
+    }
+
+    /// Tries to take a mapped page into use. Returns whether it was idle before.
+    #[inline(always)]
+    fn hold_once(&self) -> Option<bool> {
+        let state = self.0.load(Relaxed);
+
+        if state & PRESENT == 0 {
+            return None;
+        }
+
+        self.0
+            .compare_exchange(
+                state,
+                (state | REFERENCED).wrapping_add(1),
+                Acquire,
+                Relaxed,
+            )
+            .is_ok()
+            .then_some(state & USERS == 0)
     }
 
     /// Takes hold of a page that is not mapped, to map it.
@@ -136,26 +152,26 @@ impl Page {
         // Ordered against the flag that a retirement clears before: see `release`.
         let state = self.0.load(SeqCst);
 
-        state & (PRESENT | BUSY | USERS) == PRESENT
+        state & (PRESENT | USERS) == PRESENT
             && evictable(state)
             && self
                 .0
-                .compare_exchange(state, state | BUSY, Acquire, Relaxed)
+                .compare_exchange(state, BUSY, Acquire, Relaxed)
                 .is_ok()
     }
 
     /// Lets the next sweep take the page, unless it is used before.
     fn forget_reference(&self, state: u64) {
-        // If the state has changed meanwhile, the page is in use, and so referenced.
+        // If the state has changed meanwhile, the page is or was in use again, and so referenced.
         let _ = self
             .0
             .compare_exchange(state, state & !REFERENCED, Relaxed, Relaxed);
     }
 
     /// Ends what [`Page::hold`] or [`Page::claim_idle`] began: the page is mapped and in use by
-    /// the caller.
+    /// the caller. It counts as referenced when it is used again: what is used once goes first.
     fn publish(&self) {
-        self.0.store(PRESENT | REFERENCED | 1, Release);
+        self.0.store(PRESENT | 1, Release);
     }
 
     /// Ends what [`Page::hold`] or [`Page::claim_idle`] began: the page is not mapped.
@@ -166,24 +182,30 @@ impl Page {
     /// Gives one use back and returns whether the page is idle now.
     #[inline]
     fn release(&self, now_ms: u32) -> bool {
-        let mut state = self.0.load(Relaxed);
-
         loop {
-            let mut next = state.wrapping_sub(1);
-            let idle = next & USERS == 0;
-
-            if idle {
-                next = next & (PRESENT | REFERENCED) | u64::from(now_ms) << IDLE_SINCE_SHIFT;
-            }
-
-            // The sweep that follows a retirement looks at the state after it has set the budget
-            // to 0, and the caller looks at the budget after this: one of the two must see the
-            // other.
-            match self.0.compare_exchange_weak(state, next, SeqCst, Relaxed) {
-                Ok(_) => return idle,
-                Err(now) => state = now,
+            if let Some(idle) = self.release_once(now_ms) {
+                return idle;
             }
         }
+    }
+
+    /// Tries to give one use back. Returns whether the page is idle now.
+    #[inline(always)]
+    fn release_once(&self, now_ms: u32) -> Option<bool> {
+        let state = self.0.load(Relaxed);
+        let idle = state & USERS == 1;
+        let next = if idle {
+            state & REFERENCED | PRESENT | (u64::from(now_ms) << IDLE_SINCE_SHIFT)
+        } else {
+            state.wrapping_sub(1)
+        };
+
+        // The sweep that follows a retirement looks at the state after it has set the budget to 0,
+        // and the caller looks at the budget after this: one of the two must see the other.
+        self.0
+            .compare_exchange(state, next, SeqCst, Relaxed)
+            .is_ok()
+            .then_some(idle)
     }
 }
 
@@ -215,16 +237,27 @@ pub struct Limits {
     pub max_age_ms: Tunable,
 }
 
+/// One of the two windows; a cache line, so that the way to either is a shift.
+#[repr(align(64))]
+struct Side<B: Backend> {
+    /// States of its pages.
+    pages: B::Sparse<Page>,
+    /// Its first address.
+    base: u64,
+    /// Its last address.
+    last: u64,
+}
+
 /// The strategy.
 pub struct Cached<B: Backend> {
     /// What a user can set.
     pub limits: Limits,
     layout: Layout,
-    /// States of the pages that are mapped for reading and writing.
-    writable: B::Sparse<Page>,
-    /// States of the pages that are mapped for reading only.
-    read_only: B::Sparse<Page>,
-    /// Whether the strategy is in use: if not, the budget is 0.
+    /// The two windows: [`Window::CachedWrite`] and [`Window::CachedRead`].
+    sides: [Side<B>; 2],
+    /// Idle pages that may be kept now: the budget while the strategy is in use, otherwise 0.
+    allowance: AtomicU64,
+    /// Whether the strategy is in use.
     serving: AtomicBool,
     /// Pages that are mapped, in use or idle. Written on misses and evictions only.
     present: AtomicU64,
@@ -262,8 +295,19 @@ impl<B: Backend> Cached<B> {
                 }),
             },
             layout,
-            writable: B::sparse(pages)?,
-            read_only: B::sparse(pages)?,
+            sides: [
+                Side {
+                    pages: B::sparse(pages)?,
+                    base: layout.base(Window::CachedWrite),
+                    last: layout.last(Window::CachedWrite),
+                },
+                Side {
+                    pages: B::sparse(pages)?,
+                    base: layout.base(Window::CachedRead),
+                    last: layout.last(Window::CachedRead),
+                },
+            ],
+            allowance: AtomicU64::new(0),
             serving: AtomicBool::new(false),
             present: AtomicU64::new(0),
             slack: AtomicI64::new(0),
@@ -274,26 +318,74 @@ impl<B: Backend> Cached<B> {
 
     /// Keeps idle mappings from now on.
     pub fn start(&self) {
-        self.slack.store(0, Relaxed);
         self.serving.store(true, SeqCst);
+        self.apply_budget();
     }
 
-    /// The table of a window.
-    #[inline]
-    fn pages(&self, window: Window) -> &B::Sparse<Page> {
-        match window {
-            Window::CachedRead => &self.read_only,
-            _ => &self.writable,
-        }
-    }
-
-    /// Idle pages that may be kept.
-    #[inline]
-    fn budget(&self) -> u64 {
-        if self.serving.load(SeqCst) {
+    /// Makes the budget that was set count.
+    fn apply_budget(&self) {
+        let allowance = if self.serving.load(SeqCst) {
             self.limits.budget_bytes.get() >> PAGE_SHIFT
         } else {
             0
+        };
+
+        self.slack.store(0, Relaxed);
+        self.allowance.store(allowance, SeqCst);
+    }
+
+    /// One of the two windows.
+    #[inline(always)]
+    fn side(&self, window: Window) -> &Side<B> {
+        let [writable, read_only] = &self.sides;
+
+        match window {
+            Window::CachedRead => read_only,
+            _ => writable,
+        }
+    }
+
+    /// The pages of one of the two windows.
+    #[inline(always)]
+    fn pages(&self, window: Window) -> &B::Sparse<Page> {
+        &self.side(window).pages
+    }
+
+    /// Idle pages that may be kept.
+    #[inline(always)]
+    fn budget(&self) -> u64 {
+        self.allowance.load(SeqCst)
+    }
+
+    /// Maps a buffer that lies within one page which is mapped already: the case to be fast in.
+    /// Counts the map and the hit, too.
+    ///
+    /// [`None`] says nothing about the buffer; [`Cached::map`] serves all of them.
+    #[inline(always)]
+    pub fn map_hit(&self, backend: &B, buffer: Buffer, window: Window, limit: u64) -> Option<Iova> {
+        let side = self.side(window);
+
+        // The table ends where the window does, so what is found in it is in the window.
+        if !buffer.is_within_page() || side.last > limit {
+            return None;
+        }
+
+        let page = side.pages.get(buffer.phys.page())?;
+
+        if page.hold_once()? {
+            backend.count(Counter::Out(Flow::Idle), 1);
+        }
+        backend.count(Counter::CachedHits, 1);
+        Some(Iova(side.base | buffer.phys.0))
+    }
+
+    /// The window for what a device may do with a buffer.
+    #[inline(always)]
+    pub const fn window_for(may_write: bool) -> Window {
+        if may_write {
+            Window::CachedWrite
+        } else {
+            Window::CachedRead
         }
     }
 
@@ -310,10 +402,7 @@ impl<B: Backend> Cached<B> {
         access: Access,
         limit: u64,
     ) -> Result<Mapped, OutOfMemory> {
-        let window = match access {
-            Access::Read => Window::CachedRead,
-            Access::Write | Access::ReadWrite => Window::CachedWrite,
-        };
+        let window = Self::window_for(access.may_write());
         let Some(iova) = self.layout.at_offset(window, buffer, limit) else {
             return Ok(Mapped::Fallback);
         };
@@ -405,9 +494,32 @@ impl<B: Backend> Cached<B> {
     /// The IOVA range of pages.
     fn range(&self, window: Window, page: u64, pages: u64) -> PageRange {
         PageRange {
-            start: Iova(self.layout.base(window) | page << PAGE_SHIFT),
+            start: Iova(self.layout.base(window) | (page << PAGE_SHIFT)),
             pages,
         }
+    }
+
+    /// Ends the use of a buffer that lies within one page: the case to be fast in. Counts the
+    /// unmap, too. Returns false if the page changed hands meanwhile; then nothing was done.
+    #[inline(always)]
+    pub fn unmap_page(&self, backend: &B, window: Window, iova: Iova) -> bool {
+        let side = self.side(window);
+        let number = iova.0.wrapping_sub(side.base) >> PAGE_SHIFT;
+        let Some(page) = side.pages.get(number) else {
+            return false;
+        };
+        let Some(idle) = page.release_once(backend.now_ms()) else {
+            return false;
+        };
+
+        backend.count(Counter::CachedUnmaps, 1);
+        if idle {
+            backend.count(Counter::In(Flow::Idle), 1);
+            if self.present.load(Relaxed) > self.budget() {
+                self.over_budget_by_page(backend, iova);
+            }
+        }
+        true
     }
 
     /// Ends the use of a buffer.
@@ -443,6 +555,21 @@ impl<B: Backend> Cached<B> {
         }
     }
 
+    /// Evicts what the budget does not allow, after the page at `iova` became idle.
+    #[cold]
+    #[inline(never)]
+    fn over_budget_by_page(&self, backend: &B, iova: Iova) {
+        let window = self.layout.window(iova);
+
+        self.over_budget(
+            backend,
+            window,
+            self.layout.offset(iova) >> PAGE_SHIFT,
+            1,
+            1,
+        );
+    }
+
     /// Evicts what the budget does not allow, after `idle` pages of `pages` pages from `first` on
     /// became idle.
     #[cold]
@@ -465,10 +592,22 @@ impl<B: Backend> Cached<B> {
         }
     }
 
+    /// Sets the budget, and withdraws at once what is more. May take long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: nothing changed.
+    pub fn set_budget_bytes(&self, backend: &B, bytes: u64) -> Result<(), OutOfRange> {
+        self.limits.budget_bytes.set(bytes)?;
+        self.apply_budget();
+        self.enforce_budget(backend);
+        Ok(())
+    }
+
     /// Evicts idle pages until no more are left than the budget allows.
     ///
     /// Some below it, so that the next invalidation is a batch away.
-    pub fn enforce_budget(&self, backend: &B) {
+    fn enforce_budget(&self, backend: &B) {
         loop {
             let slack = self.slack.load(Acquire);
             let budget = self.budget();
@@ -493,7 +632,7 @@ impl<B: Backend> Cached<B> {
 
     /// Number of leaves of both tables.
     fn leaves(&self) -> usize {
-        self.writable.leaves() + self.read_only.leaves()
+        self.sides.iter().map(|side| side.pages.leaves()).sum()
     }
 
     /// Evicts up to `due` idle pages, those first that were not used for a while. Returns how
@@ -541,9 +680,10 @@ impl<B: Backend> Cached<B> {
         max: u64,
         evictable: impl Fn(&Page, u64) -> bool,
     ) {
-        let (window, found) = match leaf.checked_sub(self.writable.leaves()) {
-            None => (Window::CachedWrite, self.writable.leaf(leaf)),
-            Some(leaf) => (Window::CachedRead, self.read_only.leaf(leaf)),
+        let [writable, read_only] = &self.sides;
+        let (window, found) = match leaf.checked_sub(writable.pages.leaves()) {
+            None => (Window::CachedWrite, writable.pages.leaf(leaf)),
+            Some(leaf) => (Window::CachedRead, read_only.pages.leaf(leaf)),
         };
         let Some((first, pages)) = found else {
             return;
@@ -593,6 +733,7 @@ impl<B: Backend> Cached<B> {
     /// its driver unmaps it. May take long.
     pub fn retire(&self, backend: &B) {
         self.serving.store(false, SeqCst);
+        self.apply_budget();
         self.sweep_all(backend, |_| true);
     }
 }

@@ -10,22 +10,33 @@ use super::address::Window;
 /// difference can be read without ever missing what is in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Pages that the driver has mapped in a window.
+    /// Pages that the driver has mapped in a window; the two cached ones are one in this.
     Pages(Window),
     /// Page-table entries that are present though the driver has unmapped the page.
     Idle,
 }
 
 impl Flow {
+    /// The flows of pages, each once.
+    pub const PAGES: [Self; 4] = [
+        Self::Pages(Window::Low),
+        Self::Pages(Window::Exact),
+        Self::Pages(Window::Premapped),
+        Self::Pages(Window::CachedWrite),
+    ];
+
     /// Number of flows.
-    const COUNT: usize = Window::ALL.len() + 1;
+    const COUNT: usize = Self::PAGES.len() + 1;
 
     /// Position among the flows.
     #[inline]
     const fn index(self) -> usize {
         match self {
-            Self::Pages(window) => window as usize,
-            Self::Idle => Window::ALL.len(),
+            Self::Pages(Window::Low) => 0,
+            Self::Pages(Window::Exact) => 1,
+            Self::Pages(Window::Premapped) => 2,
+            Self::Pages(Window::CachedWrite | Window::CachedRead) => 3,
+            Self::Idle => 4,
         }
     }
 }
@@ -53,11 +64,20 @@ pub enum Counter {
     In(Flow),
     /// Departures of a flow.
     Out(Flow),
+    /// Buffers within one page that `cached` mapped without touching a page table: a map, a hit and
+    /// an arrival of a page in one number, because every number costs the fastest path.
+    CachedHits,
+    /// Buffers within one page that `cached` unmapped on that path: an unmap and a departure.
+    CachedUnmaps,
+    /// As [`Counter::CachedHits`], for `premapped`.
+    PremappedHits,
+    /// As [`Counter::CachedUnmaps`], for `premapped`.
+    PremappedUnmaps,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 8 + 2 * Flow::COUNT;
+    pub const COUNT: usize = 12 + 2 * Flow::COUNT;
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -71,8 +91,12 @@ impl Counter {
             Self::Flushes => 5,
             Self::PteUpdates => 6,
             Self::Fallbacks => 7,
-            Self::In(flow) => 8 + flow.index(),
-            Self::Out(flow) => 8 + Flow::COUNT + flow.index(),
+            Self::CachedHits => 8,
+            Self::CachedUnmaps => 9,
+            Self::PremappedHits => 10,
+            Self::PremappedUnmaps => 11,
+            Self::In(flow) => 12 + flow.index(),
+            Self::Out(flow) => 12 + Flow::COUNT + flow.index(),
         }
     }
 }

@@ -17,6 +17,7 @@ use core::sync::atomic::{
 
 use super::{
     address::{
+        is_within_page,
         Buffer,
         Iova,
         Layout,
@@ -150,23 +151,23 @@ impl<B: Backend> Engine<B> {
     pub fn unsettled_pages(&self, backend: &B) -> u64 {
         let current = self.current();
 
-        Window::ALL
+        Flow::PAGES
             .into_iter()
-            .filter(|window| match window {
-                Window::Low => false,
-                Window::Exact => !matches!(current, Kind::Strict | Kind::Deferred),
-                Window::Premapped => current != Kind::Premapped,
-                Window::CachedWrite | Window::CachedRead => current != Kind::Cached,
+            .filter(|flow| match flow {
+                Flow::Pages(Window::Exact) => !matches!(current, Kind::Strict | Kind::Deferred),
+                Flow::Pages(Window::Premapped) => current != Kind::Premapped,
+                Flow::Pages(Window::CachedWrite | Window::CachedRead) => current != Kind::Cached,
+                Flow::Pages(Window::Low) | Flow::Idle => false,
             })
-            .map(|window| backend.outstanding(Flow::Pages(window)))
+            .map(|flow| backend.outstanding(flow))
             .sum()
     }
 
     /// Pages that the driver has mapped now.
     pub fn live_pages(&self, backend: &B) -> u64 {
-        Window::ALL
+        Flow::PAGES
             .into_iter()
-            .map(|window| backend.outstanding(Flow::Pages(window)))
+            .map(|flow| backend.outstanding(flow))
             .sum()
     }
 
@@ -175,12 +176,43 @@ impl<B: Backend> Engine<B> {
         self.deferred.expire(backend);
     }
 
+    /// Maps a buffer of memory if it is the simplest hit of `cached`: it lies within one page that
+    /// is mapped already. Everything else, and what [`None`] was returned for, is for
+    /// [`Engine::map`].
+    ///
+    /// Apart from it because this is all that most maps come to: it calls nothing, so that it needs
+    /// no stack frame.
+    #[inline(always)]
+    pub fn map_cached_hit(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        may_write: bool,
+        limit: u64,
+    ) -> Option<Iova> {
+        if self.current.load(Relaxed) != Kind::Cached as u8 {
+            return None;
+        }
+
+        self.cached
+            .map_hit(backend, buffer, Cached::<B>::window_for(may_write), limit)
+    }
+
+    /// As [`Engine::map_cached_hit`], for `premapped`.
+    #[inline(always)]
+    pub fn map_premapped_hit(&self, backend: &B, buffer: Buffer, limit: u64) -> Option<Iova> {
+        if self.current.load(Relaxed) != Kind::Premapped as u8 {
+            return None;
+        }
+
+        self.premapped.map_hit(backend, buffer, limit)
+    }
+
     /// Maps a buffer of memory.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`]: nothing is mapped.
-    #[inline]
     pub fn map(
         &self,
         backend: &B,
@@ -188,6 +220,13 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<Iova, OutOfMemory> {
+        if let Some(iova) = self
+            .map_cached_hit(backend, buffer, access.may_write(), reach.limit)
+            .or_else(|| self.map_premapped_hit(backend, buffer, reach.limit))
+        {
+            return Ok(iova);
+        }
+
         match self.current() {
             Kind::Cached => {
                 if let Mapped::At(iova, served) =
@@ -300,9 +339,38 @@ impl<B: Backend> Engine<B> {
         strict::unmap(backend, Arena::Low, range, core::iter::once(range));
     }
 
+    /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes if `cached` made it and
+    /// it lies within one page. Everything else, and what false was returned for, is for
+    /// [`Engine::unmap`].
+    #[inline(always)]
+    pub fn unmap_cached_hit(&self, backend: &B, iova: Iova, len: u64) -> bool {
+        match self.layout.window(iova) {
+            window @ (Window::CachedWrite | Window::CachedRead) if is_within_page(iova.0, len) => {
+                self.cached.unmap_page(backend, window, iova)
+            }
+            _ => false,
+        }
+    }
+
+    /// As [`Engine::unmap_cached_hit`], for `premapped`.
+    #[inline(always)]
+    pub fn unmap_premapped_hit(&self, backend: &B, iova: Iova, len: u64) -> bool {
+        let premapped =
+            self.layout.window(iova) == Window::Premapped && is_within_page(iova.0, len);
+
+        if premapped {
+            self.premapped.unmap_page(backend);
+        }
+        premapped
+    }
+
     /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes.
-    #[inline]
     pub fn unmap(&self, backend: &B, iova: Iova, len: u64) {
+        if self.unmap_cached_hit(backend, iova, len) || self.unmap_premapped_hit(backend, iova, len)
+        {
+            return;
+        }
+
         let range = PageRange::of(iova, len);
         let window = self.layout.window(iova);
 

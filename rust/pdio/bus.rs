@@ -122,9 +122,7 @@ impl<T: DriverEvents> Registration<T> {
 
                 this.events.unbound(&pci, &locked);
             }
-            bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => {
-                this.events.not_bound(&pci)
-            }
+            bindings::bus_notifier_event_BUS_NOTIFY_DRIVER_NOT_BOUND => this.events.not_bound(&pci),
             _ => {}
         }
 
@@ -137,10 +135,7 @@ impl<T: DriverEvents> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariant the block is registered; no call is under way after this.
         unsafe {
-            bindings::bus_unregister_notifier(
-                &raw const bindings::pci_bus_type,
-                self.block.get(),
-            )
+            bindings::bus_unregister_notifier(&raw const bindings::pci_bus_type, self.block.get())
         };
     }
 }

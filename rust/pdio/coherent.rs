@@ -161,18 +161,21 @@ impl Memory {
         // second is an array with an element for each page of it.
         unsafe {
             let offset = address.addr() - bindings::page_offset_base as usize;
-            let map = ptr::with_exposed_provenance_mut::<bindings::page>(
-                bindings::vmemmap_base as usize,
-            );
+            let map =
+                ptr::with_exposed_provenance_mut::<bindings::page>(bindings::vmemmap_base as usize);
 
             map.wrapping_add(offset >> PAGE_SHIFT)
         }
     }
 
     /// Runs `f` with the pieces that the memory consists of.
-    pub(crate) fn with_pieces(&self, f: impl FnOnce(&mut [Piece]) -> Option<u64>) -> Option<u64> {
+    ///
+    /// [`None`]: there is no memory to list them.
+    pub(crate) fn with_pieces<R>(&self, f: impl FnOnce(&mut [Piece]) -> R) -> Option<R> {
         if !self.is_vmalloc() {
-            return f(&mut [Piece::new(page_to_phys(self.page(0)), self.len as u64)]);
+            let piece = Piece::new(page_to_phys(self.page(0)), self.len as u64);
+
+            return Some(f(&mut [piece]));
         }
 
         let pages = self.len >> PAGE_SHIFT;
@@ -183,7 +186,7 @@ impl Memory {
 
             pieces.push(piece, GFP_KERNEL).ok()?;
         }
-        f(&mut pieces)
+        Some(f(&mut pieces))
     }
 
     /// Maps the memory, from the offset that the area says, into a process.

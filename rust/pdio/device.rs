@@ -98,7 +98,10 @@ impl DmaDevice {
         /// # Safety
         ///
         /// `driver` is valid, and `wanted` points to a `Wanted` with a valid device.
-        unsafe extern "C" fn bind(driver: *mut bindings::device_driver, wanted: *mut c_void) -> i32 {
+        unsafe extern "C" fn bind(
+            driver: *mut bindings::device_driver,
+            wanted: *mut c_void,
+        ) -> i32 {
             // SAFETY: By the safety requirements.
             unsafe {
                 let wanted = &mut *wanted.cast::<Wanted>();

@@ -14,11 +14,14 @@ use core::{
     ffi::c_void,
     marker::PhantomPinned,
     ops::Deref,
-    ptr, //
+    ptr,
+    sync::atomic::{
+        AtomicPtr,
+        Ordering::Relaxed, //
+    }, //
 };
 
 use kernel::{
-    dma::DataDirection,
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
@@ -30,7 +33,10 @@ use crate::{
         Memory,
         Piece, //
     },
-    device::LockedDevice,
+    device::{
+        DmaDevice,
+        LockedDevice, //
+    },
     scatterlist::EntryList, //
 };
 
@@ -41,6 +47,29 @@ pub enum Target {
     Memory,
     /// Registers of another device: `dma_map_resource()`.
     Mmio,
+}
+
+/// Which way data goes; a number of `enum dma_data_direction` that the core has checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Direction(bindings::dma_data_direction);
+
+impl Direction {
+    /// Both ways.
+    pub const BIDIRECTIONAL: Self = Self(bindings::dma_data_direction_DMA_BIDIRECTIONAL);
+    /// The device reads.
+    pub const TO_DEVICE: Self = Self(bindings::dma_data_direction_DMA_TO_DEVICE);
+    /// The device writes.
+    pub const FROM_DEVICE: Self = Self(bindings::dma_data_direction_DMA_FROM_DEVICE);
+}
+
+/// An address for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct DmaAddress(pub u64);
+
+impl DmaAddress {
+    /// What a map returns that failed: `DMA_MAPPING_ERROR`.
+    pub const MAPPING_ERROR: Self = Self(bindings::dma_addr_t::MAX);
 }
 
 /// How far a device can reach.
@@ -73,47 +102,75 @@ impl Masks {
 }
 
 /// The operations. Those for streaming buffers are called in any context.
+///
+/// A buffer may have no bytes; it is mapped as if it had one.
 pub trait DmaMapOps: Send + Sync {
-    /// Maps a buffer of `len` bytes and returns its address for the device, or [`None`] if there is
-    /// no memory or the buffer is out of the device's reach.
-    fn map(&self, masks: Masks, phys: u64, len: u64, direction: DataDirection) -> Option<u64>;
+    /// Maps a buffer of `len` bytes, or returns [`DmaAddress::MAPPING_ERROR`] if there is no memory
+    /// or the buffer is out of the device's reach.
+    ///
+    /// `PATH` is what [`DmaOps::select`] has chosen, so that the most frequent call of all need not
+    /// ask what to do. It may be out of date by one call.
+    fn map<const PATH: usize>(
+        &self,
+        masks: Masks,
+        phys: u64,
+        len: u64,
+        direction: Direction,
+    ) -> DmaAddress;
 
     /// Takes down what [`DmaMapOps::map`] returned.
-    fn unmap(&self, dma_address: u64, len: u64);
+    fn unmap<const PATH: usize>(&self, dma_address: DmaAddress, len: u64);
 
     /// Maps all entries and sets their addresses.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: nothing is mapped.
-    fn map_list(&self, masks: Masks, list: EntryList<'_>, direction: DataDirection) -> Result;
+    fn map_list(&self, masks: Masks, list: EntryList<'_>, direction: Direction) -> Result;
 
     /// Takes down what [`DmaMapOps::map_list`] mapped.
     fn unmap_list(&self, list: EntryList<'_>);
 
     /// Maps pieces of memory or registers, one after the other in IOVA space, for long. Returns
-    /// the address of the first byte, not above `limit`.
+    /// the address of the first byte, not above `limit`, or [`DmaAddress::MAPPING_ERROR`].
     fn map_fixed(
         &self,
         limit: u64,
         pieces: &mut [Piece],
-        direction: DataDirection,
+        direction: Direction,
         target: Target,
-    ) -> Option<u64>;
+    ) -> DmaAddress;
 
     /// Takes down what [`DmaMapOps::map_fixed`] returned for pieces of `len` bytes in all.
-    fn unmap_fixed(&self, dma_address: u64, len: u64);
+    fn unmap_fixed(&self, dma_address: DmaAddress, len: u64);
 }
 
-/// A type that implements [`DmaMapOps`], and the table by which the kernel calls it.
+/// Number of paths that [`DmaOps::select`] can choose from.
+pub const PATHS: usize = 3;
+
+/// Alignment of [`Tables`], a power of two that they fit into.
+const TABLES_ALIGN: usize = 512;
+
+/// One table for each path.
+#[repr(C, align(512))]
+struct Tables([bindings::dma_map_ops; PATHS]);
+
+const _: () = assert!(
+    core::mem::align_of::<Tables>() == TABLES_ALIGN
+        && core::mem::size_of::<Tables>() == TABLES_ALIGN
+);
+
+/// A type that implements [`DmaMapOps`], and the tables by which the kernel calls it, one for each
+/// path.
 ///
-/// The table is part of the object, so that a call finds the object from the device in one load.
+/// A table is part of the object, so that a call finds the object from the device in one load.
 #[pin_data]
 #[repr(C)]
 pub struct DmaOps<T> {
-    table: bindings::dma_map_ops,
+    // First, so that the object is the one base that a call needs.
     #[pin]
     inner: T,
+    tables: Tables,
     #[pin]
     _pin: PhantomPinned,
 }
@@ -124,56 +181,42 @@ unsafe impl<T: Send> Send for DmaOps<T> {}
 // SAFETY: The table is constant.
 unsafe impl<T: Sync> Sync for DmaOps<T> {}
 
-/// A buffer length that is at least one byte, so that it touches a page.
-#[inline(always)]
-fn at_least_one_byte(len: usize) -> u64 {
-    len as u64 | u64::from(len == 0)
-}
-
-/// The direction of a call, which the core has checked.
-#[inline(always)]
-fn direction_of(direction: bindings::dma_data_direction) -> DataDirection {
-    match direction {
-        bindings::dma_data_direction_DMA_TO_DEVICE => DataDirection::ToDevice,
-        bindings::dma_data_direction_DMA_FROM_DEVICE => DataDirection::FromDevice,
-        _ => DataDirection::Bidirectional,
-    }
-}
-
 /// Bytes that `map_phys` handles best: 32 pages, the largest size class of the kernel's IOVA caches
 /// (`iova_rcache_range()` in drivers/iommu/iova.c), which is what it tells drivers itself.
 const OPT_MAPPING_SIZE: usize = 32 * PAGE_SIZE;
 
 impl<T: DmaMapOps> DmaOps<T> {
-    /// The table.
-    const TABLE: bindings::dma_map_ops = bindings::dma_map_ops {
-        alloc: Some(Self::alloc),
-        free: Some(Self::free),
-        alloc_pages_op: Some(Self::alloc_pages),
-        free_pages: Some(Self::free_pages),
-        mmap: Some(Self::mmap),
-        get_sgtable: Some(Self::get_sgtable),
-        map_phys: Some(Self::map_phys),
-        unmap_phys: Some(Self::unmap_phys),
-        map_sg: Some(Self::map_sg),
-        unmap_sg: Some(Self::unmap_sg),
-        sync_single_for_cpu: None,
-        sync_single_for_device: None,
-        sync_sg_for_cpu: None,
-        sync_sg_for_device: None,
-        cache_sync: None,
-        dma_supported: Some(Self::dma_supported),
-        get_required_mask: None,
-        max_mapping_size: None,
-        opt_mapping_size: Some(Self::opt_mapping_size),
-        get_merge_boundary: None,
-    };
+    /// The table of a path.
+    const fn table<const PATH: usize>() -> bindings::dma_map_ops {
+        bindings::dma_map_ops {
+            alloc: Some(Self::alloc),
+            free: Some(Self::free),
+            alloc_pages_op: Some(Self::alloc_pages),
+            free_pages: Some(Self::free_pages),
+            mmap: Some(Self::mmap),
+            get_sgtable: Some(Self::get_sgtable),
+            map_phys: Some(Self::map_phys::<PATH>),
+            unmap_phys: Some(Self::unmap_phys::<PATH>),
+            map_sg: Some(Self::map_sg),
+            unmap_sg: Some(Self::unmap_sg),
+            sync_single_for_cpu: None,
+            sync_single_for_device: None,
+            sync_sg_for_cpu: None,
+            sync_sg_for_device: None,
+            cache_sync: None,
+            dma_supported: Some(Self::dma_supported),
+            get_required_mask: None,
+            max_mapping_size: None,
+            opt_mapping_size: Some(Self::opt_mapping_size),
+            get_merge_boundary: None,
+        }
+    }
 
     /// Operations that are not installed yet.
     pub fn new(inner: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            table: Self::TABLE,
             inner <- inner,
+            tables: Tables([Self::table::<0>(), Self::table::<1>(), Self::table::<2>()]),
             _pin: PhantomPinned,
         })
     }
@@ -196,11 +239,32 @@ impl<T: DmaMapOps> DmaOps<T> {
             let dma_iommu = bindings::pdio_dev_dma_iommu(dev);
 
             bindings::pdio_dev_assign_dma_iommu(dev, false);
-            bindings::pdio_set_dma_ops(dev, &raw const this.table);
+            bindings::pdio_set_dma_ops(dev, &raw const this.tables.0[0]);
             Ok(Installed {
                 ops: this,
                 dma_iommu,
             })
+        }
+    }
+
+    /// Lets buffers that are mapped and unmapped one by one take a path, if the device uses these
+    /// operations. Calls that are under way go on as they are. May be called in any context.
+    pub fn select<const PATH: usize>(&self, device: &DmaDevice) {
+        const { assert!(PATH < PATHS) };
+
+        // SAFETY: The device is valid. The core reads the pointer anew for each call.
+        let current = unsafe { AtomicPtr::from_ptr((&raw mut (*device.as_raw()).dma_ops).cast()) };
+        let chosen = (&raw const self.tables.0[PATH]).cast_mut();
+
+        for table in &self.tables.0 {
+            let table = ptr::from_ref(table).cast_mut();
+
+            if current
+                .compare_exchange(table, chosen, Relaxed, Relaxed)
+                .is_ok()
+            {
+                break;
+            }
         }
     }
 
@@ -211,9 +275,16 @@ impl<T: DmaMapOps> DmaOps<T> {
     /// A `Self` is installed under the device, and stays so for `'a`.
     #[inline(always)]
     unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
-        // SAFETY: By the safety requirement the operations of the device are the first field of a
-        // `Self`.
-        unsafe { &*(*dev).dma_ops.cast() }
+        // SAFETY: By the safety requirement the operations of the device are a table of a `Self`.
+        // Whichever it is, the tables begin at the boundary before it.
+        unsafe {
+            let tables = (*dev)
+                .dma_ops
+                .map_addr(|address| address & !(TABLES_ALIGN - 1))
+                .cast::<Tables>();
+
+            &*kernel::container_of!(tables, Self, tables)
+        }
     }
 
     /// `map_phys`.
@@ -222,7 +293,7 @@ impl<T: DmaMapOps> DmaOps<T> {
     ///
     /// As for all functions in the table: the DMA core calls it, with a device that the table is
     /// installed under.
-    unsafe extern "C" fn map_phys(
+    unsafe extern "C" fn map_phys<const PATH: usize>(
         dev: *mut bindings::device,
         phys: bindings::phys_addr_t,
         len: usize,
@@ -231,19 +302,38 @@ impl<T: DmaMapOps> DmaOps<T> {
     ) -> bindings::dma_addr_t {
         // SAFETY: By the safety requirement.
         let ops = unsafe { Self::of(dev) };
-        let len = at_least_one_byte(len);
-        let direction = direction_of(direction);
-        let masks = Masks(dev);
-        let mapped = if attrs & bindings::DMA_ATTR_MMIO as usize != 0 {
-            let pieces = &mut [Piece::new(phys, len)];
+        let direction = Direction(direction);
 
-            ops.inner
-                .map_fixed(masks.streaming(), pieces, direction, Target::Mmio)
+        if attrs & bindings::DMA_ATTR_MMIO as usize != 0 {
+            Self::map_mmio(Masks(dev), phys, len as u64, direction, ops).0
         } else {
-            ops.inner.map(masks, phys, len, direction)
-        };
+            ops.inner
+                .map::<PATH>(Masks(dev), phys, len as u64, direction)
+                .0
+        }
+    }
 
-        mapped.unwrap_or(bindings::dma_addr_t::MAX)
+    /// Maps registers of another device.
+    #[cold]
+    #[inline(never)]
+    fn map_mmio(
+        masks: Masks,
+        phys: u64,
+        len: u64,
+        direction: Direction,
+        this: &Self,
+    ) -> DmaAddress {
+        let pieces = &mut [Piece::new(phys, len)];
+
+        this.inner
+            .map_fixed(masks.streaming(), pieces, direction, Target::Mmio)
+    }
+
+    /// Unmaps registers of another device.
+    #[cold]
+    #[inline(never)]
+    fn unmap_mmio(&self, dma_address: DmaAddress, len: u64) {
+        self.inner.unmap_fixed(dma_address, len);
     }
 
     /// `unmap_phys`.
@@ -251,7 +341,7 @@ impl<T: DmaMapOps> DmaOps<T> {
     /// # Safety
     ///
     /// See [`Self::map_phys`].
-    unsafe extern "C" fn unmap_phys(
+    unsafe extern "C" fn unmap_phys<const PATH: usize>(
         dev: *mut bindings::device,
         dma_address: bindings::dma_addr_t,
         len: usize,
@@ -260,12 +350,12 @@ impl<T: DmaMapOps> DmaOps<T> {
     ) {
         // SAFETY: By the safety requirement.
         let ops = unsafe { Self::of(dev) };
-        let len = at_least_one_byte(len);
+        let dma_address = DmaAddress(dma_address);
 
         if attrs & bindings::DMA_ATTR_MMIO as usize != 0 {
-            ops.inner.unmap_fixed(dma_address, len);
+            ops.unmap_mmio(dma_address, len as u64);
         } else {
-            ops.inner.unmap(dma_address, len);
+            ops.inner.unmap::<PATH>(dma_address, len as u64);
         }
     }
 
@@ -288,10 +378,7 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirement; the list is the caller's until this returns.
         let (ops, list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
 
-        match ops
-            .inner
-            .map_list(Masks(dev), list, direction_of(direction))
-        {
+        match ops.inner.map_list(Masks(dev), list, Direction(direction)) {
             Ok(()) => len,
             Err(error) => error.to_errno(),
         }
@@ -336,10 +423,10 @@ impl<T: DmaMapOps> DmaOps<T> {
         };
 
         // SAFETY: By the safety requirement.
-        match unsafe { Self::map_memory(dev, &memory, DataDirection::Bidirectional) } {
+        match unsafe { Self::map_memory(dev, &memory, Direction::BIDIRECTIONAL) } {
             Some(address) => {
                 // SAFETY: The caller wants the address there.
-                unsafe { *dma_address = address };
+                unsafe { *dma_address = address.0 };
                 memory.into_raw()
             }
             None => ptr::null_mut(),
@@ -354,15 +441,18 @@ impl<T: DmaMapOps> DmaOps<T> {
     unsafe fn map_memory(
         dev: *mut bindings::device,
         memory: &Memory,
-        direction: DataDirection,
-    ) -> Option<u64> {
+        direction: Direction,
+    ) -> Option<DmaAddress> {
         // SAFETY: By the safety requirement.
         let ops = unsafe { Self::of(dev) };
+        let limit = Masks(dev).coherent();
 
-        memory.with_pieces(|pieces| {
-            ops.inner
-                .map_fixed(Masks(dev).coherent(), pieces, direction, Target::Memory)
-        })
+        memory
+            .with_pieces(|pieces| {
+                ops.inner
+                    .map_fixed(limit, pieces, direction, Target::Memory)
+            })
+            .filter(|&address| address != DmaAddress::MAPPING_ERROR)
     }
 
     /// `free`.
@@ -380,7 +470,8 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirements.
         let (ops, memory) = unsafe { (Self::of(dev), Memory::from_raw(address, len)) };
 
-        ops.inner.unmap_fixed(dma_address, memory.len() as u64);
+        ops.inner
+            .unmap_fixed(DmaAddress(dma_address), memory.len() as u64);
     }
 
     /// `alloc_pages_op`: memory for streaming, contiguous.
@@ -400,12 +491,12 @@ impl<T: DmaMapOps> DmaOps<T> {
         };
 
         // SAFETY: By the safety requirement.
-        match unsafe { Self::map_memory(dev, &memory, direction_of(direction)) } {
+        match unsafe { Self::map_memory(dev, &memory, Direction(direction)) } {
             Some(address) => {
                 let page = memory.page(0);
 
                 // SAFETY: The caller wants the address there.
-                unsafe { *dma_address = address };
+                unsafe { *dma_address = address.0 };
                 memory.into_raw();
                 page
             }
@@ -428,7 +519,8 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirements.
         let (ops, memory) = unsafe { (Self::of(dev), Memory::from_page(page, len)) };
 
-        ops.inner.unmap_fixed(dma_address, memory.len() as u64);
+        ops.inner
+            .unmap_fixed(DmaAddress(dma_address), memory.len() as u64);
     }
 
     /// `mmap`: maps coherent memory into a process.

@@ -183,9 +183,8 @@ impl Domain {
     /// `ENODEV` without an IOMMU, `ENOMEM`, and what the IOMMU driver says.
     pub fn new(device: &DmaDevice) -> Result<Self> {
         // SAFETY: `device` is valid. Flags 0: no special kind of domain.
-        let domain = from_err_ptr(unsafe {
-            bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0)
-        })?;
+        let domain =
+            from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0) })?;
 
         // INVARIANT: `domain` is the paging domain that was just made for us.
         Ok(Self {
@@ -309,7 +308,9 @@ impl Domain {
             };
 
             if unmapped != len {
-                kernel::pr_warn_once!("unmapped {unmapped:#x} of {len:#x} bytes at IOVA {iova:#x}\n");
+                kernel::pr_warn_once!(
+                    "unmapped {unmapped:#x} of {len:#x} bytes at IOVA {iova:#x}\n"
+                );
             }
         }
     }
@@ -400,11 +401,7 @@ pub fn group_size(device: &DmaDevice) -> usize {
         let group = bindings::iommu_group_get(device.as_raw());
 
         if !group.is_null() {
-            bindings::iommu_group_for_each_dev(
-                group,
-                (&raw mut devices).cast(),
-                Some(count),
-            );
+            bindings::iommu_group_for_each_dev(group, (&raw mut devices).cast(), Some(count));
             bindings::iommu_group_put(group);
         }
     }

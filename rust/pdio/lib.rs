@@ -9,6 +9,7 @@ pub mod bus;
 pub mod coherent;
 pub mod device;
 pub mod dma_map_ops;
+pub mod dma_mapping;
 pub mod embed;
 pub mod error;
 pub mod iommu;

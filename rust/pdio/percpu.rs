@@ -45,10 +45,26 @@ impl<const N: usize> Counters<N> {
         Ok(Self { base: base.cast() })
     }
 
+    /// Adds 1 to counter `INDEX` of this CPU, as [`Counters::add_at`] does.
+    #[inline(always)]
+    pub fn increment<const INDEX: usize>(&self) {
+        const { assert!(INDEX < N) };
+
+        // SAFETY: As in `add_at`; the assertion has checked the index.
+        unsafe {
+            asm!(
+                "inc qword ptr gs:[{base} + {offset}]",
+                base = in(reg) self.base,
+                offset = const INDEX * mem::size_of::<u64>(),
+                options(nostack),
+            );
+        }
+    }
+
     /// Adds `n` to a counter of this CPU. One instruction, so it may be called in any context and
     /// needs no protection from interrupts or migration. An index out of range counts nothing.
     #[inline(always)]
-    pub fn add(&self, index: usize, n: u64) {
+    pub fn add_at(&self, index: usize, n: u64) {
         if index >= N {
             return;
         }

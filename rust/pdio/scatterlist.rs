@@ -145,9 +145,19 @@ impl<'a> Iterator for IterMut<'a> {
         self.next = if self.left == 0 {
             ptr::null_mut()
         } else {
-            // SAFETY: By the type invariant there is another entry after this one. The link is
-            // read before the entry is handed out.
-            unsafe { bindings::sg_next(entry) }
+            // `sg_next()` without the call: the next in memory, or where a chain link there leads.
+            //
+            // SAFETY: By the type invariant there is another entry after this one, so what follows
+            // in memory is it or a link to it.
+            unsafe {
+                let next = entry.add(1);
+
+                if (*next).page_link & bindings::SG_CHAIN as usize == 0 {
+                    next
+                } else {
+                    ((*next).page_link & !PAGE_LINK_MASK) as *mut bindings::scatterlist
+                }
+            }
         };
 
         // SAFETY: By the type invariant the entry is valid and handed out once; `Entry` is

@@ -18,9 +18,9 @@ use core::{
 use kernel::{
     alloc::{
         flags::{
+            __GFP_NOWARN, //
             GFP_ATOMIC,
             GFP_KERNEL,
-            __GFP_NOWARN, //
         },
         AllocError, //
     },
@@ -50,7 +50,8 @@ impl<T: Default> SparseTable<T> {
 
     /// A table of at least `len` entries, none of them allocated. May sleep.
     pub fn new(len: u64) -> Result<Self, AllocError> {
-        let leaves = usize::try_from(len.div_ceil(Self::PER_LEAF as u64)).map_err(|_| AllocError)?;
+        let leaves =
+            usize::try_from(len.div_ceil(Self::PER_LEAF as u64)).map_err(|_| AllocError)?;
         let mut table = KVVec::with_capacity(leaves, GFP_KERNEL)?;
 
         for _ in 0..leaves {

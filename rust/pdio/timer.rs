@@ -32,7 +32,19 @@ pub fn now_ms() -> u32 {
     // SAFETY: The counter is always there.
     let jiffies = unsafe { ptr::read_volatile(&raw const bindings::jiffies) } as u64;
 
-    (jiffies.wrapping_mul(1000) / u64::from(bindings::HZ)) as u32
+    if 1000 % bindings::CONFIG_HZ == 0 {
+        (jiffies as u32).wrapping_mul(1000 / bindings::CONFIG_HZ)
+    } else {
+        (jiffies.wrapping_mul(1000) / u64::from(bindings::CONFIG_HZ)) as u32
+    }
+}
+
+/// The time-stamp counter of this CPU. In a virtual machine that is run by counting instructions
+/// (`-icount shift=0`) it is the number of instructions.
+#[inline(always)]
+pub fn cycles() -> u64 {
+    // SAFETY: Every x86-64 CPU has the counter, and the kernel may read it.
+    unsafe { core::arch::x86_64::_rdtsc() }
 }
 
 /// What a [`Timer`] calls.
@@ -65,7 +77,12 @@ impl<T: Embeds<Self> + Expire> Timer<T> {
     /// A timer that is not started. Being a pinned field it is dropped, and stopped by that,
     /// before its object is gone: it must be the first field.
     pub fn new() -> impl PinInit<Self> {
-        const { assert!(T::OFFSET == 0, "fields are dropped in order, the timer must go first") };
+        const {
+            assert!(
+                T::OFFSET == 0,
+                "fields are dropped in order, the timer must go first"
+            )
+        };
 
         pin_init!(Self {
             timer <- Opaque::ffi_init(|timer| {
@@ -111,13 +128,8 @@ impl<T: Embeds<Self> + Expire> Timer<T> {
     unsafe extern "C" fn call(timer: *mut bindings::hrtimer) -> bindings::hrtimer_restart {
         // SAFETY: By the safety requirement; `Opaque` is transparent, and the object is valid while
         // its timer is started.
-        let object = unsafe {
-            T::containing(kernel::container_of!(
-                Opaque::cast_from(timer),
-                Self,
-                timer
-            ))
-        };
+        let object =
+            unsafe { T::containing(kernel::container_of!(Opaque::cast_from(timer), Self, timer)) };
 
         object.expire();
         bindings::hrtimer_restart_HRTIMER_NORESTART

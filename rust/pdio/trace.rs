@@ -11,50 +11,76 @@ use kernel::jump_label::static_branch_unlikely;
 
 use crate::{
     bindings,
-    device::DmaDevice, //
+    device::DmaDevice,
+    dma_map_ops::DmaAddress, //
 };
 
-/// Defines safe functions that fire events about a device.
-macro_rules! device_events {
-    ($($(#[$attr:meta])* $name:ident => $event:ident, $do_trace:ident (
-        $($arg:ident: $type:ty),*
-    );)*) => {$(
-        $(#[$attr])*
-        #[inline(always)]
-        pub fn $name(device: &DmaDevice $(, $arg: $type)*) {
-            // SAFETY: The key is that of a tracepoint, which C defines.
-            let on = unsafe {
-                static_branch_unlikely!(bindings::$event, bindings::tracepoint, key)
-            };
-
-            if on {
-                // SAFETY: The device is valid, and the event uses it during the call only.
-                unsafe { bindings::$do_trace(device.as_raw() $(, $arg)*) };
-            }
-        }
-    )*};
+/// Whether somebody listens to an event.
+macro_rules! is_on {
+    ($event:ident) => {
+        // SAFETY: The key is that of a tracepoint, which C defines.
+        unsafe { static_branch_unlikely!(bindings::$event, bindings::tracepoint, key) }
+    };
 }
 
 /// Events of dma-map-cache.
 pub mod dma_map_cache {
     use super::*;
 
-    device_events! {
-        /// A buffer is given to the device.
-        map => __tracepoint_dma_map_cache_map, rust_do_trace_dma_map_cache_map(
-            iova: u64, len: u64
-        );
-        /// A buffer is taken back from the device.
-        unmap => __tracepoint_dma_map_cache_unmap, rust_do_trace_dma_map_cache_unmap(
-            iova: u64, len: u64
-        );
-        /// Idle pages are withdrawn.
-        evict => __tracepoint_dma_map_cache_evict, rust_do_trace_dma_map_cache_evict(pages: u64);
-        /// The IOTLB is invalidated.
-        flush => __tracepoint_dma_map_cache_flush, rust_do_trace_dma_map_cache_flush();
-        /// Another strategy is chosen.
-        switch => __tracepoint_dma_map_cache_switch, rust_do_trace_dma_map_cache_switch(
-            from: u8, to: u8
-        );
+    /// Whether somebody listens to [`map`].
+    #[inline(always)]
+    pub fn map_is_on() -> bool {
+        is_on!(__tracepoint_dma_map_cache_map)
+    }
+
+    /// A buffer is given to the device.
+    #[inline(always)]
+    pub fn map(device: &DmaDevice, iova: DmaAddress, len: u64) {
+        if map_is_on() {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_dma_map_cache_map(device.as_raw(), iova.0, len) };
+        }
+    }
+
+    /// Whether somebody listens to [`unmap`].
+    #[inline(always)]
+    pub fn unmap_is_on() -> bool {
+        is_on!(__tracepoint_dma_map_cache_unmap)
+    }
+
+    /// A buffer is taken back from the device.
+    #[inline(always)]
+    pub fn unmap(device: &DmaDevice, iova: DmaAddress, len: u64) {
+        if unmap_is_on() {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_dma_map_cache_unmap(device.as_raw(), iova.0, len) };
+        }
+    }
+
+    /// Idle pages are withdrawn.
+    #[inline(always)]
+    pub fn evict(device: &DmaDevice, pages: u64) {
+        if is_on!(__tracepoint_dma_map_cache_evict) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_dma_map_cache_evict(device.as_raw(), pages) };
+        }
+    }
+
+    /// The IOTLB is invalidated.
+    #[inline(always)]
+    pub fn flush(device: &DmaDevice) {
+        if is_on!(__tracepoint_dma_map_cache_flush) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_dma_map_cache_flush(device.as_raw()) };
+        }
+    }
+
+    /// Another strategy is chosen.
+    #[inline(always)]
+    pub fn switch(device: &DmaDevice, from: u8, to: u8) {
+        if is_on!(__tracepoint_dma_map_cache_switch) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_dma_map_cache_switch(device.as_raw(), from, to) };
+        }
     }
 }
