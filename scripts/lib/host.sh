@@ -30,7 +30,11 @@ host_problems() {
 	done
 }
 
-host_install_command() { echo "sudo apt-get install --no-install-recommends $1"; }
+host_install_command() {
+	local sudo="sudo "
+	[ "$(id -u)" -ne 0 ] || sudo=
+	echo "${sudo}apt-get install --no-install-recommends $1"
+}
 
 host_require() {
 	local missing

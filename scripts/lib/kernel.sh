@@ -41,7 +41,8 @@ kernel_resolve() {
 		"choose with KERNEL_SERIES= among: $available"
 	echo "$found"
 	echo "$series $found" >"$work/kernel"
-	echo "kernel-${found%% *}-$(hash_of "$sysroot_name" "$found" "$(declare -f kernel_unpack kernel_prepare)")" >"$work/kernel-name"
+	echo "kernel-${found%% *}-$(hash_of "$PDIO_CACHE" "$sysroot_name" "$found" \
+		"$(declare -f kernel_unpack kernel_prepare)")" >"$work/kernel-name"
 }
 
 # kernel_fetch DIRECTORY: packages unpacked there.
@@ -78,6 +79,8 @@ kernel_prepare() {
 		--set-str MODULE_SIG_KEY "" --disable MODULE_SIG_ALL
 	"$PDIO_TOP/scripts/in-sysroot" make olddefconfig
 	"$PDIO_TOP/scripts/in-sysroot" make -j"$(nproc)" LOCALVERSION= prepare modules_prepare
+	# Or each build of a module would generate these anew, here, under the eyes of the others.
+	rm rust/kernel/generated_*.rs.S
 	refuse_if "$(kernel_tree_problem "$kernel/tree")"
 	[ "$(cat include/config/kernel.release)" = "$release" ] ||
 		die "the prepared tree calls itself $(cat include/config/kernel.release), not $release"
