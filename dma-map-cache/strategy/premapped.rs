@@ -133,7 +133,8 @@ impl<B: Backend> Premapped<B> {
 
         // A window has 2^32 pages at the most.
         if pages > self.main.load(Relaxed) & MAIN_PAGES && pages <= MAIN_PAGES {
-            self.main.store(phys.page() << MAIN_SHIFT | pages, Relaxed);
+            self.main
+                .store((phys.page() << MAIN_SHIFT) | pages, Relaxed);
         }
         Ok(())
     }
