@@ -1,0 +1,555 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An IOMMU, the IOVA space of one device and the memory behind it.
+//!
+//! The device is as hostile as it can be: it touches each mapping as soon as it is there, so that
+//! the IOTLB holds every translation from then on. Clearing a page-table entry leaves it in the
+//! IOTLB; only an invalidation that begins afterwards takes it out. So what the device can reach
+//! is at each moment the page table and all that was not invalidated, and a strategy cannot be
+//! right by luck.
+//!
+//! Anything that would be wrong on real hardware, or that `struct iommu_domain` or `struct
+//! iova_domain` would not stand, is a panic that says what was done.
+
+use std::collections::btree_map::BTreeMap;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
+use std::sync::atomic::{fence, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::fault;
+use super::lock::SpinLock;
+use super::sparse::SparseTable;
+use super::thread::{self, ensure};
+use crate::strategy::address::{Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT};
+use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::counter::Counter;
+
+/// Pages in a large page.
+pub const LARGE: u64 = 512;
+
+/// The clock begins 3 seconds before its milliseconds wrap in 32 bits.
+const BOOT_US: u64 = (u32::MAX as u64 - 3_000) * 1_000;
+
+/// Spreads page numbers.
+#[derive(Default)]
+pub struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("pages are hashed as u64");
+    }
+
+    fn write_u64(&mut self, page: u64) {
+        let product = page.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+
+        self.0 = product ^ (product >> 32);
+    }
+}
+
+/// A map from page numbers.
+pub type PageMap<T> = HashMap<u64, T, BuildHasherDefault<PageHasher>>;
+
+/// A translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Number of the physical page.
+    pub page: u64,
+    /// What the device may do with it.
+    pub access: Access,
+    /// What is there.
+    pub target: Target,
+    /// First page of the large page that this is a part of.
+    large: Option<u64>,
+}
+
+impl Entry {
+    /// Whether a device can use this for all that `access` allows.
+    pub fn allows(&self, access: Access) -> bool {
+        self.access == access || self.access == Access::ReadWrite
+    }
+}
+
+/// Calls that changed something, and other things that cost time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Calls {
+    /// Page-table passes that mapped.
+    pub map: u64,
+    /// Runs that were unmapped.
+    pub unmap: u64,
+    /// Page-table entries written or cleared, in pages.
+    pub pte_updates: u64,
+    /// Invalidations.
+    pub flush: u64,
+    /// IOVA ranges taken.
+    pub alloc_iova: u64,
+    /// IOVA ranges given back.
+    pub free_iova: u64,
+    /// Requests for the flush timer.
+    pub arm: u64,
+}
+
+/// IOVA space that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Tells two allocations of the same range apart.
+    pub id: u64,
+    /// Number of pages.
+    pub pages: u64,
+}
+
+#[derive(Default)]
+struct State {
+    table: PageMap<Entry>,
+    /// Translations that are in the IOTLB only, and the number of the unmap that left them there.
+    stale: PageMap<(Entry, u64)>,
+    /// Number of unmaps.
+    unmaps: u64,
+    /// By first page.
+    low: BTreeMap<u64, Allocation>,
+    exact: BTreeMap<u64, Allocation>,
+    allocations: u64,
+    calls: Calls,
+    now_us: u64,
+    timer: Option<u64>,
+}
+
+impl State {
+    fn arena(&self, arena: Arena) -> &BTreeMap<u64, Allocation> {
+        match arena {
+            Arena::Low => &self.low,
+            Arena::Exact => &self.exact,
+        }
+    }
+
+    fn arena_mut(&mut self, arena: Arena) -> &mut BTreeMap<u64, Allocation> {
+        match arena {
+            Arena::Low => &mut self.low,
+            Arena::Exact => &mut self.exact,
+        }
+    }
+
+    fn map(&mut self, range: PageRange, entry: impl Fn(u64) -> Entry) {
+        for (n, iova) in pages(range).enumerate() {
+            let entry = entry(n as u64);
+            let old = self.table.insert(iova, entry);
+
+            ensure(old.is_none(), || {
+                format!("maps {entry:x?} over {old:x?} at IOVA page {iova:#x}")
+            });
+
+            let stale = self.stale.get(&iova);
+
+            ensure(stale.is_none_or(|(stale, _)| *stale == entry), || {
+                format!(
+                    "maps {entry:x?} at IOVA page {iova:#x}, for which the IOTLB has {stale:x?}"
+                )
+            });
+        }
+        self.calls.map += 1;
+        self.calls.pte_updates += range.pages;
+    }
+
+    fn unmap(&mut self, range: PageRange) {
+        ensure(range.pages != 0, || "unmaps an empty range".into());
+        self.unmaps += 1;
+        for iova in pages(range) {
+            let Some(entry) = self.table.remove(&iova) else {
+                ensure(false, || {
+                    format!("unmaps IOVA page {iova:#x}, which is not mapped")
+                });
+                continue;
+            };
+
+            ensure(
+                entry.large.is_none_or(|large| {
+                    range.start.0 >> PAGE_SHIFT <= large
+                        && large + LARGE <= range.end().0 >> PAGE_SHIFT
+                }),
+                || format!("unmaps IOVA page {iova:#x} out of a large page, by {range:x?}"),
+            );
+            self.stale.insert(iova, (entry, self.unmaps));
+        }
+        self.calls.unmap += 1;
+        self.calls.pte_updates += range.pages;
+    }
+}
+
+/// The machine.
+pub struct Iommu {
+    layout: Layout,
+    ram: Vec<Range<u64>>,
+    state: Mutex<State>,
+    counters: [[AtomicU64; Counter::COUNT]; thread::CPUS],
+    during_flush: Mutex<Option<Hook>>,
+}
+
+/// What happens elsewhere while the CPU that asked for it waits.
+type Hook = Box<dyn FnOnce(&Iommu) + Send>;
+
+/// The page numbers of a range.
+pub fn pages(range: PageRange) -> Range<u64> {
+    let first = range.start.0 >> PAGE_SHIFT;
+
+    first..first + range.pages
+}
+
+impl Iommu {
+    /// A machine with nothing mapped and RAM at these pages, in ascending order.
+    pub fn new(layout: Layout, ram: Vec<Range<u64>>) -> Self {
+        Self {
+            layout,
+            ram,
+            state: Mutex::new(State {
+                now_us: BOOT_US,
+                ..State::default()
+            }),
+            counters: Default::default(),
+            during_flush: Mutex::new(None),
+        }
+    }
+
+    /// The state. Nothing that [`thread::jitter`]s may be called with it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        thread::jitter();
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of RAM.
+    pub fn ram_end(&self) -> Phys {
+        Phys(self.ram.last().map_or(0, |range| range.end) << PAGE_SHIFT)
+    }
+
+    /// Whether a page is RAM.
+    pub fn is_ram(&self, page: u64) -> bool {
+        self.ram.iter().any(|range| range.contains(&page))
+    }
+
+    /// The pages that are RAM.
+    pub fn ram(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ram.iter().cloned().flatten()
+    }
+
+    /// What has been called until now.
+    pub fn calls(&self) -> Calls {
+        self.state().calls
+    }
+
+    /// The page-table entry of an IOVA.
+    pub fn translate(&self, iova: Iova) -> Option<Entry> {
+        self.state().table.get(&(iova.0 >> PAGE_SHIFT)).copied()
+    }
+
+    /// A copy of the page table.
+    pub fn table(&self) -> PageMap<Entry> {
+        self.state().table.clone()
+    }
+
+    /// What is in the IOTLB but not in the page table any more.
+    pub fn stale(&self) -> PageMap<Entry> {
+        let state = self.state();
+
+        state
+            .stale
+            .iter()
+            .map(|(&page, &(entry, _))| (page, entry))
+            .collect()
+    }
+
+    /// What was taken from an arena and not given back, by first page.
+    pub fn allocations(&self, arena: Arena) -> BTreeMap<u64, Allocation> {
+        self.state().arena(arena).clone()
+    }
+
+    /// The clock, in microseconds.
+    pub fn now_us(&self) -> u64 {
+        self.state().now_us
+    }
+
+    /// Sets the clock.
+    pub fn set_now_us(&self, now_us: u64) {
+        let mut state = self.state();
+
+        ensure(now_us >= state.now_us, || "time goes backwards".into());
+        state.now_us = now_us;
+    }
+
+    /// When the flush timer is due.
+    pub fn timer(&self) -> Option<u64> {
+        self.state().timer
+    }
+
+    /// Stops the flush timer; who does it calls `expire_deferred()`.
+    pub fn take_timer(&self) -> Option<u64> {
+        self.state().timer.take()
+    }
+
+    /// Lets `hook` run once, while an invalidation is under way.
+    pub fn during_flush(&self, hook: impl FnOnce(&Self) + Send + 'static) {
+        *self.during_flush.lock().unwrap() = Some(Box::new(hook));
+    }
+
+    /// A statistic of one CPU.
+    pub fn counter(&self, cpu: usize, counter: Counter) -> u64 {
+        self.counters[cpu][counter.index()].load(Ordering::Relaxed)
+    }
+
+    /// What a mapping must look like wherever the window of its address promises something.
+    fn check_map(&self, state: &State, range: PageRange, phys: Phys, entry: Entry) {
+        let window = self.layout.window(range.start);
+        let fits = |arena| {
+            let first = range.start.0 >> PAGE_SHIFT;
+
+            state
+                .arena(arena)
+                .range(..=first)
+                .next_back()
+                .is_some_and(|(start, a)| first + range.pages <= start + a.pages)
+        };
+        let right = match window {
+            Window::Low => fits(Arena::Low),
+            Window::Exact => fits(Arena::Exact),
+            Window::Premapped => false,
+            Window::CachedWrite => entry.access == Access::ReadWrite,
+            Window::CachedRead => entry.access == Access::Read,
+        } && (matches!(window, Window::Low | Window::Exact)
+            || self.layout.offset(range.start) == phys.0
+                && entry.target == Target::Memory
+                && range.end().0 - 1 <= self.layout.last(window));
+
+        ensure(
+            range.pages != 0 && phys == phys.page_start() && right,
+            || format!("must not map {range:x?} to {phys:x?} as {entry:x?}"),
+        );
+    }
+}
+
+impl Backend for Iommu {
+    type Lock<T: Send> = SpinLock<T>;
+    type List<T: Send + Sync> = Box<[T]>;
+    type Sparse<T: Default + Send + Sync> = SparseTable<T>;
+
+    fn lock<T: Send>(value: T) -> SpinLock<T> {
+        SpinLock::new(value)
+    }
+
+    fn list<T: Send + Sync>(
+        len: usize,
+        mut item: impl FnMut() -> Result<T, OutOfMemory>,
+    ) -> Result<Box<[T]>, OutOfMemory> {
+        thread::might_sleep();
+        fault::allocate()?;
+        (0..len).map(|_| item()).collect()
+    }
+
+    fn sparse<T: Default + Send + Sync>(len: u64) -> Result<SparseTable<T>, OutOfMemory> {
+        thread::might_sleep();
+        fault::allocate()?;
+        Ok(SparseTable::new(len))
+    }
+
+    fn cpus() -> usize {
+        thread::CPUS
+    }
+
+    fn cpu(&self) -> usize {
+        thread::cpu()
+    }
+
+    fn now_ms(&self) -> u32 {
+        (self.state().now_us / 1_000) as u32
+    }
+
+    fn map(
+        &self,
+        range: PageRange,
+        phys: Phys,
+        access: Access,
+        target: Target,
+    ) -> Result<(), OutOfMemory> {
+        let entry = |n| Entry {
+            page: phys.page() + n,
+            access,
+            target,
+            large: None,
+        };
+
+        fault::allocate()?;
+        let mut state = self.state();
+
+        self.check_map(&state, range, phys, entry(0));
+        state.map(range, entry);
+        drop(state);
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
+    fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {
+        let iova = range.start.0 >> PAGE_SHIFT;
+        let entry = |n| {
+            let large = (iova + n) & !(LARGE - 1);
+
+            Entry {
+                page: phys.page() + n,
+                access: Access::ReadWrite,
+                target: Target::Memory,
+                large: (iova <= large && large + LARGE <= iova + range.pages).then_some(large),
+            }
+        };
+
+        thread::might_sleep();
+        ensure(
+            self.layout.window(range.start) == Window::Premapped
+                && self.layout.offset(range.start) == phys.0
+                && range.end().0 - 1 <= self.layout.last(Window::Premapped)
+                && (0..range.pages).all(|n| self.is_ram(phys.page() + n)),
+            || format!("must not map {range:x?} to {phys:x?} as RAM"),
+        );
+        fault::allocate()?;
+        self.state().map(range, entry);
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
+    fn unmap(&self, ranges: impl Iterator<Item = PageRange>) {
+        for range in ranges {
+            self.state().unmap(range);
+            self.count(Counter::PteUpdates, range.pages);
+        }
+    }
+
+    fn unmap_flush(&self, ranges: impl Iterator<Item = PageRange>) {
+        let ranges: Vec<_> = ranges.collect();
+
+        ensure(!ranges.is_empty(), || {
+            "invalidates what was not even mapped".into()
+        });
+        self.unmap(ranges.iter().copied());
+        let mut state = self.state();
+
+        for page in ranges.into_iter().flat_map(pages) {
+            state.stale.remove(&page);
+        }
+        state.calls.flush += 1;
+        drop(state);
+        self.count(Counter::Flushes, 1);
+    }
+
+    fn flush(&self) {
+        let begin = self.state().unmaps;
+        let hook = self.during_flush.lock().unwrap().take();
+
+        if let Some(hook) = hook {
+            hook(self);
+        }
+
+        let mut state = self.state();
+
+        state.stale.retain(|_, (_, unmap)| *unmap > begin);
+        state.calls.flush += 1;
+        drop(state);
+        self.count(Counter::Flushes, 1);
+    }
+
+    fn alloc_iova(&self, arena: Arena, pages: u64, limit: u64) -> Option<Iova> {
+        ensure(pages != 0, || "wants no IOVA space".into());
+        fault::allocate().ok()?;
+
+        let mut state = self.state();
+        let (window, first) = match arena {
+            // As everywhere, page 0 is nobody's.
+            Arena::Low => (Window::Low, 1),
+            Arena::Exact => (Window::Exact, self.layout.base(Window::Exact) >> PAGE_SHIFT),
+        };
+        let mut end = (limit.min(self.layout.last(window)) + 1) >> PAGE_SHIFT;
+        let align = pages.next_power_of_two();
+        let fit = |first: u64, end: u64| {
+            end.checked_sub(pages)
+                .map(|start| start & !(align - 1))
+                .filter(|&start| start >= first)
+        };
+        // From the top: what was given back last is taken again first.
+        let mut found = None;
+
+        for (&start, allocation) in state.arena(arena).range(..end).rev() {
+            found = fit(start + allocation.pages, end);
+            if found.is_some() {
+                break;
+            }
+            end = end.min(start);
+        }
+
+        let Some(start) = found.or_else(|| fit(first, end)) else {
+            fault::refuse();
+            return None;
+        };
+        let allocation = Allocation {
+            id: state.allocations,
+            pages,
+        };
+
+        state.allocations += 1;
+        state.calls.alloc_iova += 1;
+        state.arena_mut(arena).insert(start, allocation);
+        Some(Iova(start << PAGE_SHIFT))
+    }
+
+    fn free_iova(&self, arena: Arena, range: PageRange) {
+        let mut state = self.state();
+        let old = state
+            .arena_mut(arena)
+            .remove(&(range.start.0 >> PAGE_SHIFT));
+
+        ensure(old.is_some_and(|old| old.pages == range.pages), || {
+            format!("gives back {range:x?} of {arena:?}, which has {old:x?} there")
+        });
+        for page in pages(range) {
+            let reachable = (state.table.get(&page), state.stale.get(&page));
+
+            ensure(reachable == (None, None), || {
+                format!("gives back IOVA page {page:#x}, which leads to {reachable:x?}")
+            });
+        }
+        state.calls.free_iova += 1;
+    }
+
+    fn for_each_ram(
+        &self,
+        f: &mut dyn FnMut(Phys, u64) -> Result<(), OutOfMemory>,
+    ) -> Result<(), OutOfMemory> {
+        thread::might_sleep();
+        self.ram
+            .iter()
+            .try_for_each(|range| f(Phys(range.start << PAGE_SHIFT), range.end - range.start))
+    }
+
+    fn synchronize(&self) {
+        thread::might_sleep();
+        fence(Ordering::SeqCst);
+    }
+
+    fn arm_flush_timer(&self, us: u32) {
+        let mut state = self.state();
+        let due = state.now_us + u64::from(us);
+
+        state.calls.arm += 1;
+        state.timer = Some(state.timer.map_or(due, |timer| timer.min(due)));
+    }
+
+    fn count(&self, counter: Counter, n: u64) {
+        thread::jitter();
+        self.counters[self.cpu()][counter.index()].fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        thread::jitter();
+        (0..thread::CPUS)
+            .map(|cpu| self.counter(cpu, counter))
+            .fold(0, u64::wrapping_add)
+    }
+}

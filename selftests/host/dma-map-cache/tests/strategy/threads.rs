@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Several CPUs, the same pages, and a user who cannot decide.
+//!
+//! What must hold at any moment is checked by whoever can see it: the model panics when something
+//! is mapped or given back that the device still reaches otherwise, and each thread looks up its
+//! own buffers. What must hold in the end is checked in the end.
+//!
+//! Each storm blows twice: with as many threads at once as there are CPUs, many times; and, shorter,
+//! one thread at a time in thousands of orders, with a switch possible at every atomic.
+
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread::scope;
+
+use dma_map_cache_host::model::sg::SgList;
+use dma_map_cache_host::model::{thread, Iommu};
+use dma_map_cache_host::strategy::address::{
+    Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE,
+};
+use dma_map_cache_host::strategy::backend::{Access, Arena, Backend};
+use dma_map_cache_host::strategy::counter::{Counter, Flow};
+use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::{Engine, Kind};
+
+use interleave::Body;
+
+use crate::machine::{iommu, LAST};
+
+const REACH: Reach = Reach {
+    limit: u64::MAX,
+    boundary_mask: u64::MAX,
+};
+
+/// Numbers without a pattern.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64, cpu: usize) -> Self {
+        Self((seed * 8 + cpu as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % n
+    }
+}
+
+/// What the user at the controls does meanwhile.
+struct Storm {
+    /// Strategies to switch between.
+    kinds: &'static [Kind],
+    /// Budgets to switch between, in pages.
+    budgets: &'static [u64],
+    /// Unmaps per flush.
+    max_unmaps: u64,
+    /// Pages that the threads fight for.
+    hot: u64,
+}
+
+impl Storm {
+    /// An engine on a machine, as the storm finds it.
+    fn machine(&self, iommu: Iommu, layout: Layout) -> (Iommu, Engine<Iommu>) {
+        let engine = Engine::new(layout, iommu.ram_end()).unwrap();
+
+        engine.deferred.max_unmaps.set(self.max_unmaps).unwrap();
+        engine.cached.limits.max_age_ms.set(20).unwrap();
+        engine
+            .cached
+            .set_budget_bytes(&iommu, self.budgets[0] << PAGE_SHIFT)
+            .unwrap();
+        engine.switch(&iommu, self.kinds[0]).unwrap();
+        (iommu, engine)
+    }
+}
+
+/// A mapping of a thread.
+enum Mapped {
+    Single(Iova, Buffer),
+    List(SgList),
+}
+
+impl Mapped {
+    /// Whether the device finds all of it.
+    fn check(&self, iommu: &Iommu, access: Access) {
+        let check = |iova: Iova, buffer: Buffer| {
+            for n in 0..buffer.pages() {
+                let at = Iova(iova.0 + (n << PAGE_SHIFT));
+                let entry = iommu.translate(at);
+
+                assert!(
+                    entry.is_some_and(
+                        |entry| entry.page == buffer.phys.page() + n && entry.allows(access)
+                    ),
+                    "the device finds {entry:x?} at {at:x?} for {buffer:x?}, {access:?}"
+                );
+            }
+        };
+
+        match self {
+            Self::Single(iova, buffer) => check(*iova, *buffer),
+            Self::List(list) => {
+                for entry in &list.0 {
+                    check(entry.iova.unwrap(), entry.buffer);
+                }
+            }
+        }
+    }
+}
+
+/// One CPU with a driver on it.
+///
+/// Maps `maps` buffers in the hot pages, which begin at page `first`.
+fn drive(
+    storm: &Storm,
+    (iommu, engine): (&Iommu, &Engine<Iommu>),
+    random: &mut Random,
+    first: u64,
+    maps: usize,
+) {
+    let mut live: Vec<(Mapped, Access)> = Vec::new();
+
+    for n in 0..maps {
+        let access = [Access::Read, Access::Write, Access::ReadWrite][random.below(3) as usize];
+        let mut buffer = || Buffer {
+            phys: Phys((first + random.below(storm.hot)) * PAGE_SIZE + random.below(PAGE_SIZE)),
+            len: 1 + random.below(3 * PAGE_SIZE),
+        };
+        let mapped = if n % 4 == 0 {
+            let mut list = SgList::new([buffer(), buffer(), buffer()]);
+
+            engine.map_list(iommu, &mut list, access, REACH).unwrap();
+            Mapped::List(list)
+        } else {
+            let buffer = buffer();
+
+            Mapped::Single(engine.map(iommu, buffer, access, REACH).unwrap(), buffer)
+        };
+
+        mapped.check(iommu, access);
+        live.push((mapped, access));
+        while live.len() as u64 > random.below(6) || n == maps - 1 && !live.is_empty() {
+            let (mapped, access) = live.swap_remove(random.below(live.len() as u64) as usize);
+
+            mapped.check(iommu, access);
+            match mapped {
+                Mapped::Single(iova, buffer) => engine.unmap(iommu, iova, buffer.len),
+                Mapped::List(mut list) => engine.unmap_list(iommu, &mut list),
+            }
+        }
+    }
+}
+
+/// The user, the timers and the housekeeping.
+fn control(storm: &Storm, (iommu, engine): (&Iommu, &Engine<Iommu>), random: &mut Random) {
+    match random.below(8) {
+        0 | 1 => {
+            let kind = storm.kinds[random.below(storm.kinds.len() as u64) as usize];
+
+            engine.switch(iommu, kind).unwrap();
+        }
+        2 => {
+            let budget = storm.budgets[random.below(storm.budgets.len() as u64) as usize];
+
+            engine
+                .cached
+                .set_budget_bytes(iommu, budget << PAGE_SHIFT)
+                .unwrap();
+        }
+        3 => engine.cached.expire(iommu),
+        4 => drop(engine.settle(iommu)),
+        5 => iommu.set_now_us(iommu.now_us() + random.below(10_000)),
+        _ => {
+            if iommu.take_timer().is_some() {
+                engine.expire_deferred(iommu);
+            }
+        }
+    }
+    // What is shown to a user at any time must make sense at any time.
+    let plausible = 1 << 20;
+
+    assert!(iommu.outstanding(Flow::Idle) < plausible);
+    assert!(engine.live_pages(iommu) < plausible);
+    assert!(engine.unsettled_pages(iommu) < plausible);
+    std::thread::yield_now();
+}
+
+/// Threads that run at the same time.
+fn blow(storm: &Storm, seed: u64) {
+    let (iommu, layout) = iommu(LAST);
+    let (iommu, engine) = &storm.machine(iommu, layout);
+    let drivers = thread::CPUS - 1;
+    let running = &AtomicUsize::new(drivers);
+
+    scope(|scope| {
+        /// Also a thread that panics is not running any more.
+        struct Done<'a>(&'a AtomicUsize);
+
+        impl Drop for Done<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, SeqCst);
+            }
+        }
+
+        for cpu in 0..drivers {
+            scope.spawn(move || {
+                let _done = Done(running);
+                let mut random = Random::new(seed, cpu);
+
+                thread::set_cpu(cpu);
+                thread::set_jitter(random.0);
+                // On both sides of the end of a leaf.
+                drive(storm, (iommu, engine), &mut random, 0x1f8, 10_000);
+            });
+        }
+        scope.spawn(move || {
+            let mut random = Random::new(seed, drivers);
+
+            thread::set_cpu(drivers);
+            thread::set_jitter(random.0);
+            while running.load(SeqCst) != 0 {
+                control(storm, (iommu, engine), &mut random);
+            }
+        });
+    });
+    check_end(engine, iommu);
+}
+
+/// Threads that take turns.
+fn take_turns(storm: &Storm, seed: u64) {
+    let layout = Layout::new(LAST).unwrap();
+    // No more RAM than is fought for: a sweep has a point at each page.
+    let iommu = Iommu::new(layout, vec![1..3, 3..storm.hot + 4]);
+    let (iommu, engine) = &storm.machine(iommu, layout);
+    let driver = |cpu: usize| -> Body<'_> {
+        Box::new(move || {
+            thread::set_cpu(cpu);
+            drive(storm, (iommu, engine), &mut Random::new(seed, cpu), 1, 6);
+        })
+    };
+    let user: Body<'_> = Box::new(move || {
+        let mut random = Random::new(seed, 2);
+
+        thread::set_cpu(2);
+        for _ in 0..8 {
+            control(storm, (iommu, engine), &mut random);
+        }
+    });
+
+    interleave::run(seed, vec![driver(0), driver(1), user]);
+    check_end(engine, iommu);
+}
+
+fn run(storm: Storm) {
+    for seed in 0..2_000 {
+        let result = catch_unwind(AssertUnwindSafe(|| take_turns(&storm, seed)));
+
+        if let Err(panic) = result {
+            eprintln!("taking turns, seed {seed}");
+            resume_unwind(panic);
+        }
+    }
+    for seed in 0..2 {
+        blow(&storm, seed);
+    }
+}
+
+/// What must be true when nobody has anything mapped any more.
+fn check_end(engine: &Engine<Iommu>, iommu: &Iommu) {
+    let total = |counter| iommu.total(counter);
+    let layout = |window: Window| (window as u64) << (44 - PAGE_SHIFT);
+    let cached = || {
+        let table = iommu.table();
+        let first = layout(Window::CachedWrite);
+
+        table.keys().filter(|page| **page >= first).count() as u64
+    };
+
+    assert_eq!(engine.live_pages(iommu), 0);
+    assert_eq!(engine.unsettled_pages(iommu), 0);
+    assert_eq!(total(Counter::Maps), total(Counter::Unmaps));
+    assert_eq!(
+        total(Counter::Maps),
+        total(Counter::Hits) + total(Counter::Misses)
+    );
+    assert_eq!(total(Counter::Flushes), iommu.calls().flush);
+    assert_eq!(total(Counter::PteUpdates), iommu.calls().pte_updates);
+
+    // Whoever waits for a flush has a timer.
+    let queued = iommu.allocations(Arena::Low).len() + iommu.allocations(Arena::Exact).len();
+
+    assert!(
+        queued == 0 || iommu.timer().is_some(),
+        "{queued} unmaps wait"
+    );
+    assert!(queued == 0 || engine.current() == Kind::Deferred);
+    engine.expire_deferred(iommu);
+    assert!(iommu.stale().is_empty(), "not flushed in the end");
+
+    // Idle pages are known and, after a look at them, within the budget.
+    assert_eq!(iommu.outstanding(Flow::Idle), cached());
+    engine.cached.expire(iommu);
+    assert_eq!(iommu.outstanding(Flow::Idle), cached());
+    assert!(
+        cached() <= engine.cached.limits.budget_bytes.get() >> PAGE_SHIFT
+            && (cached() == 0 || engine.current() == Kind::Cached)
+    );
+
+    engine.retire(iommu);
+    assert!(iommu.table().is_empty(), "still mapped in the end");
+    assert!(iommu.stale().is_empty());
+    for arena in [Arena::Low, Arena::Exact] {
+        assert!(iommu.allocations(arena).is_empty(), "IOVA space leaks");
+    }
+
+    // The last free page of a range that was taken and given back so often is there again.
+    let range = PageRange {
+        start: iommu.alloc_iova(Arena::Exact, 1, u64::MAX).unwrap(),
+        pages: 1,
+    };
+
+    iommu.free_iova(Arena::Exact, range);
+}
+
+#[test]
+fn cached_without_budget() {
+    run(Storm {
+        kinds: &[Kind::Cached],
+        budgets: &[0],
+        max_unmaps: 256,
+        hot: 2,
+    });
+}
+
+#[test]
+fn cached_within_a_small_budget() {
+    run(Storm {
+        kinds: &[Kind::Cached],
+        budgets: &[8, 1, 3, 0, 2],
+        max_unmaps: 256,
+        hot: 6,
+    });
+}
+
+#[test]
+fn deferred() {
+    run(Storm {
+        kinds: &[Kind::Deferred],
+        budgets: &[0],
+        max_unmaps: 4,
+        hot: 24,
+    });
+}
+
+#[test]
+fn in_and_out_of_cached() {
+    run(Storm {
+        kinds: &[Kind::Cached, Kind::Strict],
+        budgets: &[1000, 4],
+        max_unmaps: 4,
+        hot: 3,
+    });
+}
+
+#[test]
+fn in_and_out_of_premapped() {
+    run(Storm {
+        kinds: &[Kind::Premapped, Kind::Strict],
+        budgets: &[1000],
+        max_unmaps: 4,
+        hot: 8,
+    });
+}
+
+#[test]
+fn everything() {
+    run(Storm {
+        kinds: &Kind::ALL,
+        budgets: &[0, 1, 8, 1000],
+        max_unmaps: 3,
+        hot: 4,
+    });
+}
