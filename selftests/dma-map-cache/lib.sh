@@ -166,14 +166,19 @@ log_problems()
 		/dma-map-cache: .* pages mapped/'
 }
 
+# expect_faults: until the case ends.
 expect_faults()
 {
+	: >"$scratch/faults-expected"
 	echo 'pdio: expect fault' >/dev/kmsg
 }
 
 expect_no_faults()
 {
-	echo 'pdio: expect nothing' >/dev/kmsg
+	if [ -e "$scratch/faults-expected" ]; then
+		rm "$scratch/faults-expected"
+		echo 'pdio: expect nothing' >/dev/kmsg
+	fi
 }
 
 # --- Time --------------------------------------------------------------------
@@ -470,19 +475,25 @@ disk_verify()
 	size=$2
 	shift 2
 	timeout -s KILL 150 fio --name=verify --filename="$(disk_of "$controller")" --size="$size" --rw=randwrite --bsrange=4k-128k \
-		--eta=never --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 \
+		--eta=never --allow_file_create=0 --direct=1 --ioengine=libaio --iodepth=8 --verify=crc32c --do_verify=1 --verify_fatal=1 \
 		--output="$scratch/fio-$controller" "$@" || {
 		info "$controller: fio: $(grep -m 3 -i -e verify: -e err= "$scratch/fio-$controller" | tr '\n' ' ')"
 		return 1
 	}
 }
 
+# disk_requests ADDRESS: reads and writes that its disk has completed.
+disk_requests()
+{
+	awk '{ print $1 + $5 }' "/sys/block/$(basename "$(disk_of "$1")")/stat"
+}
+
 # --- Load --------------------------------------------------------------------
 
-# background COMMAND...: lets it run until the case ends, or somebody waits for it.
+# background COMMAND...: lets it run, unheard, until the case ends.
 background()
 {
-	"$@" >/dev/null 2>&1 &
+	"$@" >/dev/null 2>&1 3>&1 &
 	echo $! >>"$scratch/pids"
 }
 
@@ -592,6 +603,21 @@ accepts()
 	is "$(basename "$1"): errno for '$2'" "$(errno_of "$1" "$2")" 0
 }
 
+# --- Benchmark module ----------------------------------------------------------
+
+# need_bench: the module that maps and unmaps pages on behalf of a device, in exact numbers.
+need_bench()
+{
+	[ -e /sys/module/dma_map_bench/bench ] || modprobe dma_map_bench 2>/dev/null ||
+		skip 'needs the module dma_map_bench'
+}
+
+# bench ADDRESS API BATCH TURNS LAYOUT: maps and unmaps BATCH * (TURNS + 1) pages, for it warms up.
+bench()
+{
+	echo "$*" >/sys/module/dma_map_bench/bench/run || fail "dma_map_bench does not take '$*'"
+}
+
 # --- Tracing -----------------------------------------------------------------
 
 # trace EVENT...: begins to record these events, and nothing else, in a buffer of our own. An event
@@ -602,18 +628,15 @@ trace()
 
 	if [ ! -d $tracing ]; then
 		mkdir $tracing 2>/dev/null || skip "tracefs is not mounted at /sys/kernel/tracing"
-		echo 16384 >$tracing/buffer_size_kb
+		echo 8192 >$tracing/buffer_size_kb
 	fi
 	echo 0 >$tracing/tracing_on
-	echo 0 >$tracing/events/enable
 	for event in "$@"; do
 		path=$tracing/events/${event%%=*}
 		[ -d "$path" ] || fail "there is no event ${event%%=*}"
-		case $event in
-		*=*) echo "${event#*=}" >"$path/filter" ;;
-		*) echo 0 >"$path/filter" ;;
-		esac
+		[ "$event" = "${event%%=*}" ] || echo "${event#*=}" >"$path/filter"
 		echo 1 >"$path/enable"
+		echo "$path" >>"$scratch/events"
 	done
 	: >$tracing/trace
 	echo 1 >$tracing/tracing_on
@@ -622,7 +645,13 @@ trace()
 # trace_end: ends the recording, to $scratch/trace.
 trace_end()
 {
+	local path
+
 	echo 0 >$tracing/tracing_on
+	while read -r path; do
+		echo 0 >"$path/enable"
+	done <"$scratch/events"
+	rm "$scratch/events"
 	grep -v '^#' $tracing/trace >"$scratch/trace" || true
 	if grep -q 'LOST .* EVENTS' "$scratch/trace"; then
 		fail "the trace buffer is too small"
@@ -650,16 +679,15 @@ clean_up()
 	for pair in $pairs; do
 		pair_down "${pair%,*}" "${pair#*,}"
 	done
-	if [ -d $tracing ]; then
-		echo 0 >$tracing/events/enable
-		rmdir $tracing
-	fi
+	rm -f "$scratch/events"
+	[ ! -d $tracing ] || rmdir $tracing
 	if [ ! -e $module ]; then
 		modprobe dma_map_cache
 	fi
 	sed 's/ .*//' $module/devices | while read -r address; do
 		[ -z "$address" ] || echo "$address" >$module/detach
 	done
+	expect_no_faults
 	for address in $all_devices; do
 		[ -e "$bus/devices/$address" ] || echo 1 >$bus/rescan
 		type=$bus/devices/$address/iommu_group/type
@@ -677,6 +705,7 @@ finish()
 	status=$?
 	(set -eu && clean_up) </dev/null || true
 	[ -z "$loaded_here" ] || rmmod dma_map_cache || true
+	[ ! -e /sys/module/dma_map_bench ] || rmmod dma_map_bench || true
 	rm -rf "$scratch"
 	exit $status
 }
