@@ -15,7 +15,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Kernel};
-use crate::guest::Guest;
+use crate::guest::{Guest, Lost};
 use crate::initramfs::{self, Payload};
 use crate::interrupt;
 use crate::qemu::{self, Accel, Console, Disks, Iommu, Machine};
@@ -69,9 +69,10 @@ pub fn decide(kernel: &Kernel, payload: &Payload) -> Result<Verdict> {
             Ok(()) => (true, "the kernel boots under KVM".to_owned()),
             Err(error) => {
                 interrupt::check()?;
-                let text = format!("{error:#}");
-                let first = text.lines().next().unwrap_or_default();
-                (false, format!("KVM does not boot the kernel ({first})"))
+                (
+                    false,
+                    format!("KVM does not boot the kernel: {}", brief(&error)),
+                )
             }
         },
     };
@@ -84,6 +85,15 @@ pub fn decide(kernel: &Kernel, payload: &Payload) -> Result<Verdict> {
         let _ = fs::write(&path, text + "\n");
     }
     Ok(verdict)
+}
+
+/// The error without the guest's console.
+fn brief(error: &anyhow::Error) -> String {
+    match error.downcast_ref() {
+        Some(Lost::Died(_)) => "the guest died".into(),
+        Some(Lost::Hung(after, _)) => format!("no sign of life within {} s", after.as_secs()),
+        None => format!("{error:#}").replace('\n', "; "),
+    }
 }
 
 fn recall(path: &Path, key: &str) -> Option<Verdict> {

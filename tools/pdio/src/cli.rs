@@ -122,6 +122,9 @@ struct CheckArgs {
     machine: MachineArgs,
 }
 
+/// Leaves the last minutes of ten to what cannot be cut short.
+const DEMO_BUDGET: Duration = Duration::from_secs(510);
+
 #[derive(Debug, Args)]
 struct MeasureArgs {
     /// Where results go
@@ -136,6 +139,10 @@ struct MeasureArgs {
     /// Only workloads whose name-and-size contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Begin no round that would make the run take longer than so many seconds
+    /// [default: 510 in a demo, none in a bench]
+    #[arg(long, value_name = "SECONDS")]
+    budget: Option<u64>,
     /// Do not check content
     #[arg(long)]
     no_content: bool,
@@ -289,13 +296,14 @@ fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
     let bench = Bench::new()?;
     let verdict = bench.verdict()?;
     let machine = bench.machine(&MachineArgs::default(), false)?;
-    let (plan, left_out) = plan(kind, args, &bench.payload, &verdict)?;
+    let (plan, mut left_out) = plan(kind, args, &bench.payload, &verdict)?;
 
     let started = Instant::now();
     let progress = Progress::new(plan.total_steps());
     let outcome = measure::run(&machine, &plan, &args.out, &progress);
     progress.finish();
     let outcome = outcome?;
+    left_out.extend(outcome.left_out);
 
     let run = Run {
         kind: kind.to_owned(),
@@ -341,7 +349,7 @@ fn plan(
                 .as_ref()
                 .is_none_or(|filter| workload.key().contains(filter.as_str()))
     };
-    let (workloads, others): (Vec<_>, Vec<_>) = WORKLOADS.into_iter().partition(wanted);
+    let (mut workloads, others): (Vec<_>, Vec<_>) = WORKLOADS.into_iter().partition(wanted);
     if workloads.is_empty() {
         bail!("no workload is left to measure; see --filter");
     }
@@ -365,8 +373,16 @@ fn plan(
         None => vec![Clock::Instructions],
     };
     let rounds = args.rounds.unwrap_or(if demo { 2 } else { 3 });
-    if demo && rounds < 3 {
-        left_out.push(format!("rounds beyond {rounds}"));
+    let budget = match args.budget {
+        Some(seconds) => Some(Duration::from_secs(seconds)),
+        None => demo.then_some(DEMO_BUDGET),
+    };
+    if demo {
+        workloads = workloads.into_iter().map(Workload::shortened).collect();
+        left_out.push("half of the operations of each workload".into());
+        if rounds < 3 {
+            left_out.push(format!("rounds beyond {rounds}"));
+        }
     }
     let plan = Plan {
         strategies,
@@ -374,6 +390,7 @@ fn plan(
         rounds,
         clocks,
         content: !args.no_content,
+        budget,
     };
     Ok((plan, left_out))
 }

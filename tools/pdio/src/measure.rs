@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -64,6 +64,8 @@ pub struct Plan {
     pub clocks: Vec<Clock>,
     /// Whether a machine that is not measured checks content.
     pub content: bool,
+    /// No round begins that would make all of it take longer.
+    pub budget: Option<Duration>,
 }
 
 /// One machine's share of a plan.
@@ -103,9 +105,18 @@ impl Plan {
     fn steps(&self, job: Job) -> usize {
         match job {
             Job::Measure(group, _) => {
-                (self.of(group).count() + 1) * self.strategies.len() * self.rounds as usize + 1
+                (self.of(group).count() * 2 + 1) * self.strategies.len() * self.rounds as usize + 1
             }
             Job::Content => self.checked().count() * 3 + 1,
+        }
+    }
+
+    /// How much there is to do in a job, compared to others.
+    fn weight(&self, job: Job) -> f64 {
+        match job {
+            Job::Measure(group, _) => self.of(group).count() as f64,
+            // As much as half a round of the disks, about.
+            Job::Content => 2.0,
         }
     }
 
@@ -124,6 +135,8 @@ pub struct Outcome {
     pub content: Vec<ContentCheck>,
     /// The machines that measured.
     pub machines: Vec<String>,
+    /// What the budget did not allow.
+    pub left_out: Vec<String>,
 }
 
 /// Runs `plan` on machines like `machine`, whose accelerator is for those that
@@ -131,38 +144,22 @@ pub struct Outcome {
 pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> Result<Outcome> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let jobs = plan.jobs();
-    let next = AtomicUsize::new(0);
-    let failed = AtomicBool::new(false);
-    let outcome = Mutex::new(Outcome::default());
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(jobs.len());
-
-    // Each worker takes jobs until there are none, or one has failed.
-    let work = || -> Result<()> {
-        while !failed.load(Ordering::Relaxed) {
-            let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
-            };
-            let session = Session {
-                machine,
-                plan,
-                out,
-                progress,
-                failed: &failed,
-            };
-            let result = session.run(*job);
-            if result.is_err() {
-                failed.store(true, Ordering::Relaxed);
-            }
-            let result = result?;
-            let mut outcome = outcome.lock().map_err(|_| Stopped)?;
-            outcome.records.extend(result.records);
-            outcome.content.extend(result.content);
-            outcome.machines.extend(result.machines);
-        }
-        Ok(())
+    let session = Session {
+        machine,
+        plan,
+        out,
+        progress,
+        jobs,
+        workers,
+        started: Instant::now(),
+        next: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        outcome: Mutex::default(),
     };
+    let work = || session.work();
     let results: Vec<Result<()>> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         handles
@@ -177,7 +174,7 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
         return Err(error);
     }
 
-    let mut outcome = outcome.into_inner().map_err(|_| Stopped)?;
+    let mut outcome = session.outcome.into_inner().map_err(|_| Stopped)?;
     let place = |record: &Record| {
         let workload = plan
             .workloads
@@ -199,15 +196,54 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
 #[error("stopped because another machine failed")]
 struct Stopped;
 
+/// What the workers share.
 struct Session<'a> {
     machine: &'a Machine,
     plan: &'a Plan,
     out: &'a Path,
     progress: &'a Progress,
-    failed: &'a AtomicBool,
+    jobs: Vec<Job>,
+    workers: usize,
+    started: Instant,
+    /// The first job that nobody has begun.
+    next: AtomicUsize,
+    failed: AtomicBool,
+    outcome: Mutex<Outcome>,
 }
 
 impl Session<'_> {
+    /// Takes jobs until there are none, or one has failed.
+    fn work(&self) -> Result<()> {
+        while !self.failed.load(Ordering::Relaxed) {
+            let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            let result = self.run(*job);
+            if result.is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            let result = result?;
+            let mut outcome = self.outcome.lock().map_err(|_| Stopped)?;
+            outcome.records.extend(result.records);
+            outcome.content.extend(result.content);
+            outcome.machines.extend(result.machines);
+            outcome.left_out.extend(result.left_out);
+        }
+        Ok(())
+    }
+
+    /// Whether another round of `job`, which takes as long as the last one did,
+    /// leaves enough of the budget to the jobs that nobody has begun.
+    fn affords(&self, job: Job, round: Duration) -> bool {
+        let Some(budget) = self.plan.budget else {
+            return true;
+        };
+        let pending = self.jobs.iter().skip(self.next.load(Ordering::Relaxed));
+        let pending: f64 = pending.map(|job| self.plan.weight(*job)).sum();
+        let reserve = round.mul_f64(pending / self.plan.weight(job) / self.workers as f64);
+        self.started.elapsed() + round + reserve <= budget
+    }
+
     fn run(&self, job: Job) -> Result<Outcome> {
         match job {
             Job::Measure(group, clock) => self
@@ -251,7 +287,9 @@ impl Session<'_> {
 
         let mut records = Vec::new();
         let order = &self.plan.strategies;
+        let mut left_out = Vec::new();
         for round in 1..=self.plan.rounds {
+            let started = Instant::now();
             for turn in 0..order.len() {
                 let Some(strategy) = order.get((turn + round as usize - 1) % order.len()) else {
                     continue;
@@ -260,21 +298,38 @@ impl Session<'_> {
                 self.step(&label)?;
                 enter(&mut guest, *strategy, group)
                     .with_context(|| format!("changing to {}", strategy.name()))?;
+
+                let mut timed = Vec::new();
                 for workload in self.plan.of(group) {
                     self.step(&format!("{label}, {}", workload.key()))?;
-                    let sample = sample(&mut guest, workload)
-                        .with_context(|| format!("{} under {}", workload.key(), strategy.name()))?;
+                    let text = self.pass(&mut guest, *strategy, workload, false)?;
+                    timed.push((workload, Times::parse(workload, &text)?));
+                }
+                guest.ok("counters attach", STEP)?;
+                for (workload, times) in timed {
+                    self.step(&format!("{label}, {}, counted", workload.key()))?;
+                    let text = self.pass(&mut guest, *strategy, workload, true)?;
+                    let counts = Counts::parse(&text)?;
                     records.push(Record {
                         strategy: strategy.name().into(),
                         round,
-                        hits: strategy.is_ours().then_some(sample.hits),
-                        misses: strategy.is_ours().then_some(sample.misses),
+                        hits: strategy.is_ours().then_some(counts.hits),
+                        misses: strategy.is_ours().then_some(counts.misses),
                         kernel: kernel.clone(),
                         qemu: version.clone(),
                         accelerator: machine.accel.to_string(),
-                        ..record(workload, clock, &sample)
+                        ..record(workload, clock, times, counts)
                     });
                 }
+                guest.ok("counters detach", STEP)?;
+            }
+            let job = Job::Measure(group, clock);
+            if round < self.plan.rounds && !self.affords(job, started.elapsed()) {
+                left_out.push(format!(
+                    "{}: rounds beyond {round}, for lack of time",
+                    group.name()
+                ));
+                break;
             }
         }
         self.judge(&guest)?;
@@ -282,8 +337,21 @@ impl Session<'_> {
         Ok(Outcome {
             records,
             machines,
+            left_out,
             ..Outcome::default()
         })
+    }
+
+    fn pass(
+        &self,
+        guest: &mut Guest,
+        strategy: Strategy,
+        workload: &Workload,
+        counted: bool,
+    ) -> Result<String> {
+        guest
+            .ok(&command(workload, counted), STEP)
+            .with_context(|| format!("{} under {}", workload.key(), strategy.name()))
     }
 
     /// A fault or a bug while measuring makes the numbers worthless.
@@ -316,7 +384,7 @@ impl Session<'_> {
         for strategy in self.plan.checked() {
             let name = strategy.name();
             self.step(&format!("content: {name}, network"))?;
-            enter(&mut guest, strategy, Group::Network)?;
+            enter(&mut guest, strategy, Group::Message)?;
             let command = CHECK_NETWORK
                 .iter()
                 .map(|words| {
@@ -388,17 +456,44 @@ fn enter(guest: &mut Guest, strategy: Strategy, group: Group) -> Result<()> {
     let devices = group.devices().join(" ");
     guest.ok(&format!("dma-mode {} {devices}", strategy.name()), STEP)?;
     match group {
-        Group::Network => guest.ok(&format!("net {devices}"), STEP)?,
+        Group::Stream | Group::Message => guest.ok(&format!("net {devices}"), STEP)?,
         Group::Disk => guest.ok(&format!("disk {NVME} && disk {AHCI}"), STEP)?,
     };
     Ok(())
 }
 
-/// What both passes of a workload said.
+/// What the timed pass of a workload said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sample {
+struct Times {
     elapsed_ns: u64,
     busy_ns: u64,
+}
+
+impl Times {
+    fn parse(workload: &Workload, text: &str) -> Result<Self> {
+        let values = values(text);
+        if let Program::Pairs(_) = workload.program {
+            let cycles = number(&values, "map_cycles")? + number(&values, "unmap_cycles")?;
+            if number(&values, "pairs")? != workload.ops {
+                bail!("the micro-benchmark did another number of pairs");
+            }
+            return Ok(Self {
+                elapsed_ns: cycles,
+                busy_ns: cycles,
+            });
+        }
+        let elapsed_ns = number(&values, "elapsed_ns")?;
+        let idle_ns = number(&values, "idle_ns")?;
+        Ok(Self {
+            elapsed_ns,
+            busy_ns: elapsed_ns.saturating_sub(idle_ns),
+        })
+    }
+}
+
+/// What the counted pass of a workload said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
     invalidations: u64,
     maps: u64,
     unmaps: u64,
@@ -407,41 +502,33 @@ struct Sample {
     misses: u64,
 }
 
-fn sample(guest: &mut Guest, workload: &Workload) -> Result<Sample> {
-    let timed = guest.ok(&command(workload, false), STEP)?;
-    let timed = values(&timed);
-    let counted = guest.ok(&command(workload, true), STEP)?;
-    let counted = values(&counted);
-    let (elapsed_ns, busy_ns) = if let Program::Pairs(_) = workload.program {
-        let cycles = number(&timed, "map_cycles")? + number(&timed, "unmap_cycles")?;
-        if number(&timed, "pairs")? != workload.ops {
-            bail!("the micro-benchmark did another number of pairs");
-        }
-        (cycles, cycles)
-    } else {
-        let elapsed = number(&timed, "elapsed_ns")?;
-        (elapsed, elapsed.saturating_sub(number(&timed, "idle_ns")?))
-    };
-    // A driver that links ranges into an IOVA of its own (dma_iova_*) does not
-    // pass by dma_map_*: what it maps shows at the IOMMU only.
-    let api = (
-        number(&counted, "api_maps")?,
-        number(&counted, "api_unmaps")?,
-    );
-    let iommu = (
-        number(&counted, "iommu_maps")?,
-        number(&counted, "iommu_unmaps")?,
-    );
-    Ok(Sample {
-        elapsed_ns,
-        busy_ns,
-        invalidations: number(&counted, "invalidations")?,
-        maps: api.0.max(iommu.0),
-        unmaps: api.1.max(iommu.1),
-        pte_updates: number(&counted, "pte_updates")?,
-        hits: number(&counted, "hits")?,
-        misses: number(&counted, "misses")?,
-    })
+impl Counts {
+    /// The difference between the two lines that `counters` printed.
+    fn parse(text: &str) -> Result<Self> {
+        let lines: Vec<_> = text
+            .lines()
+            .filter_map(|line| line.split_once("counters:"))
+            .map(|(_, counts)| values(counts))
+            .collect();
+        let [before, after] = lines.as_slice() else {
+            bail!(
+                "the guest printed {} lines of counters, not two",
+                lines.len()
+            );
+        };
+        let count =
+            |key| Ok::<_, anyhow::Error>(number(after, key)?.saturating_sub(number(before, key)?));
+        Ok(Self {
+            invalidations: count("invalidations")?,
+            // A driver that links ranges into an IOVA of its own (dma_iova_*)
+            // does not pass by dma_map_*: what it maps shows at the IOMMU only.
+            maps: count("api_maps")?.max(count("iommu_maps")?),
+            unmaps: count("api_unmaps")?.max(count("iommu_unmaps")?),
+            pte_updates: count("pte_bytes")? / 4096,
+            hits: count("hits")?,
+            misses: count("misses")?,
+        })
+    }
 }
 
 /// The guest's command for one pass.
@@ -467,15 +554,16 @@ fn command(workload: &Workload, counted: bool) -> String {
                 )
             };
             // fio sends the output of its hooks elsewhere: hence the brackets.
-            let (watch, before, after, show) = if counted {
-                let stop = "(counters stop >/run/counted)";
-                ("", "counters start", stop, "; cat /run/counted")
+            let (before, after, show) = if counted {
+                let start = "(counters start >/run/counted)";
+                let stop = "(counters stop >>/run/counted)";
+                (start, stop, "; cat /run/counted")
             } else {
                 let mark = "(echo >/run/mark)";
-                ("pdio-load watch /run/mark ", mark, mark, "")
+                (mark, mark, "")
             };
             format!(
-                "disk=$(disk {address}); {watch}fio --output=/run/fio.log {} {} --stonewall \
+                "disk=$(disk {address}); pdio-load watch /run/mark fio --output=/run/fio.log {} {} --stonewall \
                  --exec_prerun='{before}' --exec_postrun='{after}' || {{ cat /run/fio.log; exit 1; }}{show}",
                 job("warmup", warmup),
                 job("run", *ops),
@@ -517,12 +605,12 @@ fn number(values: &BTreeMap<&str, u64>, key: &str) -> Result<u64> {
         .with_context(|| format!("the guest did not say `{key}`"))
 }
 
-fn record(workload: &Workload, clock: Clock, sample: &Sample) -> Record {
+fn record(workload: &Workload, clock: Clock, times: Times, counts: Counts) -> Record {
     // Instructions are what one CPU can carry when nothing else limits it; an
     // emulated device's latency in units of instructions means nothing.
     let time = match clock {
-        Clock::Instructions => sample.busy_ns,
-        Clock::Wall => sample.elapsed_ns,
+        Clock::Instructions => times.busy_ns,
+        Clock::Wall => times.elapsed_ns,
     };
     let Workload {
         ops, bytes, unit, ..
@@ -538,15 +626,15 @@ fn record(workload: &Workload, clock: Clock, sample: &Sample) -> Record {
         unit: unit.name().into(),
         clock: clock.name().into(),
         instructions_per_op: (clock == Clock::Instructions)
-            .then(|| sample.busy_ns as f64 / ops as f64),
-        elapsed_ns: sample.elapsed_ns,
-        busy_ns: sample.busy_ns,
-        cpu_percent: sample.busy_ns as f64 * 100.0 / sample.elapsed_ns.max(1) as f64,
+            .then(|| times.busy_ns as f64 / ops as f64),
+        elapsed_ns: times.elapsed_ns,
+        busy_ns: times.busy_ns,
+        cpu_percent: times.busy_ns as f64 * 100.0 / times.elapsed_ns.max(1) as f64,
         ops,
-        invalidations: sample.invalidations,
-        maps: sample.maps,
-        unmaps: sample.unmaps,
-        pte_updates: sample.pte_updates,
+        invalidations: counts.invalidations,
+        maps: counts.maps,
+        unmaps: counts.unmaps,
+        pte_updates: counts.pte_updates,
         hits: None,
         misses: None,
         kernel: String::new(),
@@ -567,6 +655,7 @@ mod tests {
             rounds: 3,
             clocks: vec![Clock::Instructions],
             content: true,
+            budget: None,
         }
     }
 
@@ -576,18 +665,18 @@ mod tests {
             clocks: vec![Clock::Instructions, Clock::Wall],
             ..plan()
         };
-        assert_eq!(both.jobs().len(), 5);
+        assert_eq!(both.jobs().len(), 7);
         let network = Plan {
-            workloads: plan().of(Group::Network).copied().collect(),
+            workloads: plan().of(Group::Stream).copied().collect(),
             content: false,
             ..plan()
         };
         assert_eq!(
             network.jobs(),
-            [Job::Measure(Group::Network, Clock::Instructions)]
+            [Job::Measure(Group::Stream, Clock::Instructions)]
         );
         let workloads = network.workloads.len();
-        assert_eq!(network.total_steps(), (workloads + 1) * 7 * 3 + 1);
+        assert_eq!(network.total_steps(), (workloads * 2 + 1) * 7 * 3 + 1);
     }
 
     #[test]
@@ -616,18 +705,48 @@ mod tests {
     }
 
     #[test]
+    fn counts_are_the_difference_of_two_lines() {
+        let line = |n: u64| {
+            format!(
+                "counters: api_maps={n} api_unmaps={n} iommu_maps=0 iommu_unmaps={} \
+                 pte_bytes={} invalidations={n} hits=3 misses={n}\n",
+                n * 2,
+                n * 4096
+            )
+        };
+        let counts = Counts::parse(&format!("{}ops=1\n{}", line(10), line(15))).unwrap();
+        let expected = Counts {
+            invalidations: 5,
+            maps: 5,
+            unmaps: 10,
+            pte_updates: 5,
+            hits: 0,
+            misses: 5,
+        };
+        assert_eq!(counts, expected);
+        assert!(Counts::parse(&line(1)).is_err());
+    }
+
+    #[test]
+    fn pairs_are_timed_by_their_own_clock() {
+        let workload = WORKLOADS.iter().find(|it| it.name == "map-unmap").unwrap();
+        let text = format!("pairs={} map_cycles=100 unmap_cycles=50", workload.ops);
+        assert_eq!(Times::parse(workload, &text).unwrap().busy_ns, 150);
+        assert!(Times::parse(workload, "pairs=1 map_cycles=100 unmap_cycles=50").is_err());
+    }
+
+    #[test]
     fn throughput_is_work_by_busy_instructions_or_by_wall_time() {
         let workload = WORKLOADS.iter().find(|it| it.name == "udp").unwrap();
-        let sample = Sample {
+        let times = Times {
             elapsed_ns: workload.ops * 2000,
             busy_ns: workload.ops * 1000,
-            ..Sample::default()
         };
-        let counted = record(workload, Clock::Instructions, &sample);
+        let counted = record(workload, Clock::Instructions, times, Counts::default());
         assert!((counted.throughput - 1000.0).abs() < 1e-6);
         assert_eq!(counted.instructions_per_op, Some(1000.0));
         assert_eq!(counted.cpu_percent, 50.0);
-        let wall = record(workload, Clock::Wall, &sample);
+        let wall = record(workload, Clock::Wall, times, Counts::default());
         assert!((wall.throughput - 500.0).abs() < 1e-6);
         assert_eq!(wall.instructions_per_op, None);
     }

@@ -153,7 +153,9 @@ impl<DB: DrawingBackend> Canvas<DB> {
 
     fn text(&self, text: &str, at: Point, size: f64, color: RGBColor, pos: Pos) -> Result<()> {
         let style = (FONT, size * self.scale).into_font().color(&color).pos(pos);
-        let element = Text::new(text.to_owned(), self.at(at), style);
+        // Half an x lower: the middle of a line of text is above that of its letters.
+        let at = self.at((at.0, at.1 + size * 0.12));
+        let element = Text::new(text.to_owned(), at, style);
         self.root.draw(&element).map_err(broken)
     }
 
@@ -171,8 +173,15 @@ impl<DB: DrawingBackend> Canvas<DB> {
     /// The strategy's marker. Ours are filled, the kernel's are hollow.
     fn marker(&self, strategy: Strategy, at: Point, radius: f64) -> Result<()> {
         let color = color(strategy);
+        let inside = if strategy.is_ours() { color } else { WHITE };
         let corners = match strategy {
-            Strategy::KernelIdentity | Strategy::Cached => 32,
+            Strategy::KernelIdentity | Strategy::Cached => {
+                let size = radius * self.scale;
+                let disk = |style| Circle::new(self.at(at), size, style);
+                self.root.draw(&disk(inside.filled())).map_err(broken)?;
+                let outline = disk(self.stroke(color, 1.6));
+                return self.root.draw(&outline).map_err(broken);
+            }
             Strategy::KernelLazy | Strategy::Deferred => 3,
             Strategy::KernelStrict | Strategy::Strict => 4,
             Strategy::Premapped => 5,
@@ -183,7 +192,6 @@ impl<DB: DrawingBackend> Canvas<DB> {
                 (at.0 + radius * turn.sin(), at.1 - radius * turn.cos())
             })
             .collect();
-        let inside = if strategy.is_ours() { color } else { WHITE };
         let pixels: Vec<_> = outline.iter().map(|point| self.at(*point)).collect();
         let shape = Polygon::new(pixels, inside.filled());
         self.root.draw(&shape).map_err(broken)?;

@@ -206,6 +206,9 @@ impl Machine {
         if self.accel == Accel::Tcg {
             line.extend(["tsc=reliable", "no_timer_check"]);
         }
+        if self.icount {
+            line.push("pdio.icount");
+        }
         line.extend(self.append.iter().map(String::as_str));
         line.join(" ")
     }

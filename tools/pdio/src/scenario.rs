@@ -78,23 +78,27 @@ impl Strategy {
     }
 }
 
-/// Which machine a workload runs on; workloads of different groups run side by side.
+/// Which machine a workload runs on. Machines run side by side; what is compared
+/// is compared within one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// The two e1000e.
-    Network,
+    /// Streams between the two e1000e.
+    Stream,
+    /// Single messages between the two e1000e, and single mappings.
+    Message,
     /// NVMe and SATA.
     Disk,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 2] = [Self::Network, Self::Disk];
+    pub const ALL: [Self; 3] = [Self::Stream, Self::Message, Self::Disk];
 
     /// A word for it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Network => "network",
+            Self::Stream => "stream",
+            Self::Message => "message",
             Self::Disk => "disk",
         }
     }
@@ -102,7 +106,7 @@ impl Group {
     /// The devices that change their strategy together.
     pub fn devices(self) -> [&'static str; 2] {
         match self {
-            Self::Network => E1000E,
+            Self::Stream | Self::Message => E1000E,
             Self::Disk => [NVME, AHCI],
         }
     }
@@ -186,6 +190,14 @@ impl Workload {
         (self.ops / 8).max(1)
     }
 
+    /// The same with less to do, for the quick run.
+    pub fn shortened(self) -> Self {
+        Self {
+            ops: (self.ops / 2).max(1),
+            ..self
+        }
+    }
+
     /// What tells it from all others: `tcp-rr-64`.
     pub fn key(&self) -> String {
         format!("{}-{}", self.name, self.bytes)
@@ -195,7 +207,7 @@ impl Workload {
 const NETWORK: Workload = Workload {
     name: "",
     title: "",
-    group: Group::Network,
+    group: Group::Message,
     devices: &E1000E,
     driver: "e1000e",
     program: Program::Iperf,
@@ -209,6 +221,7 @@ const fn stream(bytes: u64, ops: u64) -> Workload {
     Workload {
         name: "tcp-stream",
         title: "TCP stream, first to second device",
+        group: Group::Stream,
         program: Program::Load("stream"),
         bytes,
         ops,
@@ -220,6 +233,7 @@ const fn receive(bytes: u64, ops: u64, demo: bool) -> Workload {
     Workload {
         name: "tcp-stream-back",
         title: "TCP stream, second to first device",
+        group: Group::Stream,
         program: Program::Load("receive"),
         bytes,
         ops,
@@ -314,6 +328,7 @@ pub const WORKLOADS: [Workload; 23] = [
     Workload {
         name: "tcp-iperf3",
         title: "TCP stream by iperf3, for comparison with ours",
+        group: Group::Stream,
         program: Program::Iperf,
         bytes: 65536,
         ops: 192,

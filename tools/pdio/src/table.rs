@@ -320,7 +320,7 @@ fn table(workload: &Workload, slice: &Slice<'_>, first: &Record, pairs: &Slice<'
         } else {
             format!(", {} bytes", first.message_bytes)
         },
-        figure(first.ops as f64),
+        first.ops,
         grid.render()
     )
 }

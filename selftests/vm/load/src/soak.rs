@@ -20,9 +20,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Rounds of the calibration; the quickest had no interrupt in it.
-const CALIBRATIONS: u32 = 50;
+const CALIBRATIONS: u32 = 20;
 /// Turns of the counting loop in a round of the calibration; less than a tick.
-const CALIBRATION_TURNS: u64 = 100;
+const CALIBRATION_TURNS: u64 = 25;
 /// Steps in a turn: enough to make what is around it negligible, few enough to
 /// lose little when a mark falls into it.
 const TURN: u32 = 500;
