@@ -325,11 +325,9 @@ impl<B: Backend> Engine<B> {
             },
         );
 
-        exact::map_list(backend, place, list, access, target)?;
-        backend.count(
-            Counter::In(Flow::Pages(Window::Low)),
-            list.segments().map(|segment| segment.mapped().pages).sum(),
-        );
+        let extent = exact::map_list(backend, place, list, access, target)?;
+
+        backend.count(Counter::In(Flow::Pages(Window::Low)), extent.pages);
         Ok(())
     }
 
@@ -520,24 +518,25 @@ impl<B: Backend> Engine<B> {
             return;
         };
         let window = self.layout.window(first.start);
-        let (mut segments, mut pages) = (0, 0);
 
-        for segment in list.segments() {
-            segments += 1;
-            if matches!(window, Window::Low | Window::Exact) {
-                pages += segment.mapped().pages;
-            } else {
+        if !matches!(window, Window::Low | Window::Exact) {
+            let mut segments = 0;
+
+            for segment in list.segments() {
                 self.unmap_offset(backend, segment.mapped());
+                segments += 1;
             }
+            return backend.count(Counter::Unmaps, segments);
         }
 
-        backend.count(Counter::Unmaps, segments);
-        if pages == 0 {
-            return;
-        }
-        if let Some(whole) = exact::whole(list) {
-            backend.count(Counter::Out(Flow::Pages(window)), pages);
-            self.release(backend, window, whole, exact::mapped_runs(list));
+        if let Some((whole, extent)) = exact::whole(list) {
+            backend.count(Counter::Unmaps, extent.segments);
+            backend.count(Counter::Out(Flow::Pages(window)), extent.pages);
+            if extent.pages == whole.pages {
+                self.release(backend, window, whole, core::iter::once(whole));
+            } else {
+                self.release(backend, window, whole, exact::mapped_runs(list));
+            }
         }
     }
 }

@@ -64,8 +64,17 @@ pub fn map<B: Backend>(
     Ok(buffer.at(start))
 }
 
-/// Maps all segments into one range of IOVA space, one page-table pass for each physically
-/// contiguous run, and tells each segment its address.
+/// How much a list comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// Number of segments.
+    pub segments: u64,
+    /// Number of pages that are mapped for them.
+    pub pages: u64,
+}
+
+/// Maps all segments into one range of IOVA space, by one page-table pass, and tells each segment
+/// its address.
 ///
 /// # Errors
 ///
@@ -76,11 +85,16 @@ pub fn map_list<B: Backend, L: List>(
     list: &mut L,
     access: Access,
     target: Target,
-) -> Result<(), OutOfMemory> {
+) -> Result<Extent, OutOfMemory> {
     let mut placer = Placer::new(place.boundary_mask);
+    let mut extent = Extent::default();
 
     for segment in list.segments() {
-        placer.place(segment.buffer().pages());
+        let pages = segment.buffer().pages();
+
+        placer.place(pages);
+        extent.segments += 1;
+        extent.pages += pages;
     }
 
     let pages = placer.next;
@@ -91,7 +105,7 @@ pub fn map_list<B: Backend, L: List>(
         .position(|run| backend.map(run.range, run.phys, access, target).is_err());
 
     let Some(mapped) = failed else {
-        return Ok(());
+        return Ok(extent);
     };
 
     if mapped != 0 {
@@ -103,19 +117,32 @@ pub fn map_list<B: Backend, L: List>(
     Err(OutOfMemory)
 }
 
-/// The IOVA range that [`map_list`] took for `list`.
-pub fn whole<L: List>(list: &mut L) -> Option<PageRange> {
-    let mut segments = list.segments();
-    let first = segments.next()?.mapped();
-    let end = segments.last().map_or(first, |last| last.mapped()).end();
+/// The IOVA range that [`map_list`] took for `list`, and how much of it is mapped: boundaries leave
+/// holes.
+pub fn whole<L: List>(list: &mut L) -> Option<(PageRange, Extent)> {
+    let mut segments = list.segments().map(|segment| segment.mapped());
+    let first = segments.next()?;
+    let mut extent = Extent {
+        segments: 1,
+        pages: first.pages,
+    };
+    let mut end = first.end();
 
-    Some(PageRange {
+    for range in segments {
+        extent.segments += 1;
+        extent.pages += range.pages;
+        end = range.end();
+    }
+
+    let whole = PageRange {
         start: first.start,
         pages: end.0.wrapping_sub(first.start.0) >> PAGE_SHIFT,
-    })
+    };
+
+    Some((whole, extent))
 }
 
-/// The parts of [`whole`] that are mapped: boundaries leave holes.
+/// The parts of [`whole`] that are mapped.
 pub fn mapped_runs<L: List>(list: &mut L) -> impl Iterator<Item = PageRange> + '_ {
     let mut ranges = list.segments().map(|segment| segment.mapped()).peekable();
 
@@ -153,7 +180,8 @@ impl Placer {
     ///
     /// What is longer than a boundary crosses one wherever it lies, so it is not moved.
     fn place(&mut self, pages: u64) -> u64 {
-        let room = self.boundary - self.next % self.boundary;
+        // The boundary is a power of two.
+        let room = self.boundary - (self.next & (self.boundary - 1));
 
         if room < pages && pages <= self.boundary {
             self.next += room;

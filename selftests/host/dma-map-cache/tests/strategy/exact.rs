@@ -24,8 +24,10 @@ fn place(list: &mut SgList, boundary_mask: u64) -> Vec<(u64, u64)> {
 
     map_list(&iommu, place, list, Access::Read, Target::Memory).unwrap();
 
-    let all = whole(list).unwrap();
+    let (all, extent) = whole(list).unwrap();
 
+    assert_eq!(extent.segments, list.0.len() as u64);
+    assert_eq!(extent.pages, iommu.calls().pte_updates);
     assert_eq!(
         iommu.allocations(Arena::Exact)[&(all.start.0 >> PAGE_SHIFT)].pages,
         all.pages,
