@@ -309,7 +309,7 @@ impl Session<'_> {
                 for (workload, times) in timed {
                     self.step(&format!("{label}, {}, counted", workload.key()))?;
                     let text = self.pass(&mut guest, *strategy, workload, true)?;
-                    let counts = Counts::parse(&text)?;
+                    let counts = Counts::parse(workload, &text)?;
                     records.push(Record {
                         strategy: strategy.name().into(),
                         round,
@@ -471,6 +471,16 @@ struct Times {
 
 impl Times {
     fn parse(workload: &Workload, text: &str) -> Result<Self> {
+        if let Program::Fio(_) = workload.program {
+            let windows: Vec<_> = text.lines().filter_map(Self::window).collect();
+            let [_, run, hooks] = windows.as_slice() else {
+                bail!("fio made {} windows, not three", windows.len());
+            };
+            return Ok(Self {
+                elapsed_ns: run.elapsed_ns.saturating_sub(hooks.elapsed_ns),
+                busy_ns: run.busy_ns.saturating_sub(hooks.busy_ns),
+            });
+        }
         let values = values(text);
         if let Program::Pairs(_) = workload.program {
             let cycles = number(&values, "map_cycles")? + number(&values, "unmap_cycles")?;
@@ -482,9 +492,17 @@ impl Times {
                 busy_ns: cycles,
             });
         }
-        let elapsed_ns = number(&values, "elapsed_ns")?;
-        let idle_ns = number(&values, "idle_ns")?;
-        Ok(Self {
+        text.lines()
+            .find_map(Self::window)
+            .context("the guest did not say how long it took")
+    }
+
+    /// A line of `pdio-load`.
+    fn window(line: &str) -> Option<Self> {
+        let values = values(line);
+        let elapsed_ns = number(&values, "elapsed_ns").ok()?;
+        let idle_ns = number(&values, "idle_ns").ok()?;
+        Some(Self {
             elapsed_ns,
             busy_ns: elapsed_ns.saturating_sub(idle_ns),
         })
@@ -503,18 +521,19 @@ struct Counts {
 }
 
 impl Counts {
-    /// The difference between the two lines that `counters` printed.
-    fn parse(text: &str) -> Result<Self> {
+    /// The difference between two lines that `counters` printed.
+    fn parse(workload: &Workload, text: &str) -> Result<Self> {
         let lines: Vec<_> = text
             .lines()
             .filter_map(|line| line.split_once("counters:"))
             .map(|(_, counts)| values(counts))
             .collect();
-        let [before, after] = lines.as_slice() else {
-            bail!(
-                "the guest printed {} lines of counters, not two",
-                lines.len()
-            );
+        // fio's hooks surround its first and its last job, too.
+        let (before, after) = match (workload.program, lines.as_slice()) {
+            (Program::Fio(_), [_, _, before, after, _, _]) => (before, after),
+            (Program::Fio(_), _) => bail!("fio made {} counts, not six", lines.len()),
+            (_, [before, after]) => (before, after),
+            _ => bail!("the guest made {} counts, not two", lines.len()),
         };
         let count =
             |key| Ok::<_, anyhow::Error>(number(after, key)?.saturating_sub(number(before, key)?));
@@ -553,20 +572,22 @@ fn command(workload: &Workload, counted: bool) -> String {
                      --direct=1 --ioengine=psync --norandommap --thread"
                 )
             };
-            // fio sends the output of its hooks elsewhere: hence the brackets.
-            let (before, after, show) = if counted {
-                let start = "(counters start >/run/counted)";
-                let stop = "(counters stop >>/run/counted)";
-                (start, stop, "; cat /run/counted")
+            // fio sends the output of its hooks elsewhere: hence the brackets. The
+            // third job does nothing, so that its hooks can be subtracted.
+            let hook = if counted {
+                "(counters start >>/run/counted)"
             } else {
-                let mark = "(echo >/run/mark)";
-                (mark, mark, "")
+                "(echo >/run/mark)"
             };
+            let show = if counted { "; cat /run/counted" } else { "" };
             format!(
-                "disk=$(disk {address}); pdio-load watch /run/mark fio --output=/run/fio.log {} {} --stonewall \
-                 --exec_prerun='{before}' --exec_postrun='{after}' || {{ cat /run/fio.log; exit 1; }}{show}",
+                "disk=$(disk {address}); : >/run/counted; \
+                 pdio-load watch /run/mark fio --output=/run/fio.log --stonewall \
+                 --exec_prerun='{hook}' --exec_postrun='{hook}' {} {} {} \
+                 || {{ cat /run/fio.log; exit 1; }}{show}",
                 job("warmup", warmup),
                 job("run", *ops),
+                job("nothing", 1),
             )
         }
         Program::Pairs(batch) => {
@@ -659,6 +680,11 @@ mod tests {
         }
     }
 
+    fn named(name: &str) -> Workload {
+        let mut all = WORKLOADS.into_iter();
+        all.find(|workload| workload.name == name).unwrap()
+    }
+
     #[test]
     fn a_plan_has_a_job_for_each_group_and_clock() {
         let both = Plan {
@@ -714,7 +740,8 @@ mod tests {
                 n * 4096
             )
         };
-        let counts = Counts::parse(&format!("{}ops=1\n{}", line(10), line(15))).unwrap();
+        let counts =
+            Counts::parse(&named("udp"), &format!("{}ops=1\n{}", line(10), line(15))).unwrap();
         let expected = Counts {
             invalidations: 5,
             maps: 5,
@@ -724,12 +751,28 @@ mod tests {
             misses: 5,
         };
         assert_eq!(counts, expected);
-        assert!(Counts::parse(&line(1)).is_err());
+        assert!(Counts::parse(&named("udp"), &line(1)).is_err());
+
+        let fio: String = [1, 2, 10, 15, 20, 30].into_iter().map(line).collect();
+        assert_eq!(Counts::parse(&named("nvme-read"), &fio).unwrap(), counts);
+        assert!(Counts::parse(&named("nvme-read"), &line(1)).is_err());
+    }
+
+    #[test]
+    fn what_hooks_cost_is_subtracted() {
+        let text = "elapsed_ns=9 idle_ns=9\nelapsed_ns=100 idle_ns=20\nelapsed_ns=10 idle_ns=2\n";
+        let times = Times::parse(&named("nvme-read"), text).unwrap();
+        let expected = Times {
+            elapsed_ns: 90,
+            busy_ns: 72,
+        };
+        assert_eq!(times, expected);
+        assert!(Times::parse(&named("nvme-read"), "elapsed_ns=9 idle_ns=9").is_err());
     }
 
     #[test]
     fn pairs_are_timed_by_their_own_clock() {
-        let workload = WORKLOADS.iter().find(|it| it.name == "map-unmap").unwrap();
+        let workload = &named("map-unmap");
         let text = format!("pairs={} map_cycles=100 unmap_cycles=50", workload.ops);
         assert_eq!(Times::parse(workload, &text).unwrap().busy_ns, 150);
         assert!(Times::parse(workload, "pairs=1 map_cycles=100 unmap_cycles=50").is_err());
@@ -737,7 +780,7 @@ mod tests {
 
     #[test]
     fn throughput_is_work_by_busy_instructions_or_by_wall_time() {
-        let workload = WORKLOADS.iter().find(|it| it.name == "udp").unwrap();
+        let workload = &named("udp");
         let times = Times {
             elapsed_ns: workload.ops * 2000,
             busy_ns: workload.ops * 1000,

@@ -237,7 +237,16 @@ impl Machine {
         for name in ["nvme", "ahci"] {
             let drive = match &self.disks {
                 Disks::Null => {
-                    format!("driver=null-co,node-name={name},size=1073741824,read-zeroes=off")
+                    // Without a delay some requests are done before whoever waits for them
+                    // sleeps, and which ones depends on the host: that would be noise.
+                    let delay = if self.icount {
+                        ",latency-ns=200000"
+                    } else {
+                        ""
+                    };
+                    format!(
+                        "driver=null-co,node-name={name},size={DISK_BYTES},read-zeroes=off{delay}"
+                    )
                 }
                 Disks::Files(dir) => {
                     let path = dir.join(format!("{name}.img"));

@@ -10,8 +10,9 @@
 //!
 //! Every workload prints one line, `ops=… bytes=… elapsed_ns=… idle_ns=…`, for a
 //! window that begins after the warm-up and ends when the last byte has arrived.
-//! `watch` does the same for any command: the window goes from the first line
-//! that is written to FIFO to the last, or over the command's whole life.
+//! `watch` does the same for any command, without `ops` and `bytes`: a window goes
+//! from a line that is written to FIFO to the next, or over the command's whole
+//! life when there is none.
 //!
 //! The command in `PDIO_HOOK`, if any, runs with `start` before the window and
 //! with `stop` after it.

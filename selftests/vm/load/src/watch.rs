@@ -12,7 +12,8 @@ use std::thread;
 use crate::hook;
 use crate::soak::{Mark, Soak};
 
-/// Runs `command`; whoever writes to `fifo` sets a mark.
+/// Runs `command`; whoever writes to `fifo` sets a mark. Each two marks make a
+/// window, as does the command's whole life when there are none.
 pub fn run(fifo: &str, command: &[&str]) -> Result<(), Box<dyn Error>> {
     let (program, args) = command.split_first().ok_or("no command")?;
     let soak = Arc::new(Soak::start()?);
@@ -43,19 +44,21 @@ pub fn run(fifo: &str, command: &[&str]) -> Result<(), Box<dyn Error>> {
         .status()?;
     let ended = soak.mark();
     hook::run("stop")?;
-    let marks = marks.lock().map_err(|_| "the reader of the FIFO died")?;
-    let (from, to) = match marks.as_slice() {
-        [] => (started, ended),
-        [only] => (*only, ended),
-        [first, .., last] => (*first, *last),
-    };
-    let window = soak.window(from, to);
-    println!(
-        "marks={} elapsed_ns={} idle_ns={}",
-        marks.len(),
-        window.elapsed.as_nanos(),
-        window.idle.as_nanos()
-    );
+    let mut marks = marks.lock().map_err(|_| "the reader of the FIFO died")?;
+    if marks.is_empty() {
+        marks.extend([started, ended]);
+    }
+    for pair in marks.chunks(2) {
+        let [from, to] = pair else {
+            return Err("an odd number of marks".into());
+        };
+        let window = soak.window(*from, *to);
+        println!(
+            "elapsed_ns={} idle_ns={}",
+            window.elapsed.as_nanos(),
+            window.idle.as_nanos()
+        );
+    }
     if status.success() {
         Ok(())
     } else {
