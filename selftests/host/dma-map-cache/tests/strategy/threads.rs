@@ -121,6 +121,8 @@ fn drive(
     maps: usize,
 ) {
     let mut live: Vec<(Mapped, Access)> = Vec::new();
+    // Some races need a moment without any mapping in use.
+    let held = 1 + random.below(6);
 
     for n in 0..maps {
         let access = [Access::Read, Access::Write, Access::ReadWrite][random.below(3) as usize];
@@ -141,7 +143,7 @@ fn drive(
 
         mapped.check(iommu, access);
         live.push((mapped, access));
-        while live.len() as u64 > random.below(6) || n == maps - 1 && !live.is_empty() {
+        while live.len() as u64 > random.below(held) || n == maps - 1 && !live.is_empty() {
             let (mapped, access) = live.swap_remove(random.below(live.len() as u64) as usize);
 
             mapped.check(iommu, access);
