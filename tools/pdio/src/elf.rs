@@ -37,11 +37,10 @@ pub fn closure(programs: &[PathBuf]) -> Result<BTreeMap<PathBuf, PathBuf>> {
             wanted.push(locate(name, &elf, &path)?);
         }
         for library in wanted {
-            if !found.contains_key(&library) {
-                let file = fs::canonicalize(&library)
-                    .with_context(|| format!("cannot find {}", library.display()))?;
-                queue.push_back(file.clone());
-                found.insert(library, file);
+            let file = fs::canonicalize(&library)
+                .with_context(|| format!("cannot find {}", library.display()))?;
+            if found.insert(library, file.clone()).is_none() {
+                queue.push_back(file);
             }
         }
     }

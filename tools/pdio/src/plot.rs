@@ -306,9 +306,18 @@ struct Sweep {
 
 struct Line {
     strategy: Strategy,
-    /// Message size, throughput, and throughput in percent of the baseline's.
-    points: Vec<(f64, f64, Option<f64>)>,
+    points: Vec<Sample>,
 }
+
+struct Sample {
+    bytes: f64,
+    throughput: f64,
+    /// In percent of the baseline's.
+    ratio: Option<f64>,
+}
+
+/// Which of a sample's values a panel shows.
+type Pick = fn(&Sample) -> Option<f64>;
 
 impl Sweep {
     fn new(records: &[Record], workload: &str, title: &str) -> Option<Self> {
@@ -334,7 +343,11 @@ impl Sweep {
                     let throughput = |record: &Record| Some(record.throughput);
                     let value = slice.summary(strategy, throughput)?.median;
                     let ratio = slice.ratio(strategy, throughput);
-                    Some((*size as f64, value, ratio.map(|ratio| ratio.median * 100.0)))
+                    Some(Sample {
+                        bytes: *size as f64,
+                        throughput: value,
+                        ratio: ratio.map(|ratio| ratio.median * 100.0),
+                    })
                 })
                 .collect();
             if !points.is_empty() {
@@ -362,7 +375,7 @@ impl Sweep {
         )?;
         canvas.text(&self.note, (24.0, 54.0), 13.0, FAINT, left)?;
 
-        let values = |pick: fn(&(f64, f64, Option<f64>)) -> Option<f64>| {
+        let values = |pick: Pick| {
             let all = self.lines.iter().flat_map(|line| &line.points);
             let values: Vec<f64> = all.filter_map(pick).collect();
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -370,17 +383,17 @@ impl Sweep {
             (low, high)
         };
         let vertical = (490.0, 105.0);
-        let (low, high) = values(|point| Some(point.1));
+        let (low, high) = values(|point| Some(point.throughput));
         let absolute = Axis {
             values: (low / 1.15, high * 1.15),
             span: vertical,
             log: true,
         };
         self.panel(canvas, (86.0, 540.0), absolute, &self.unit, |point| {
-            Some(point.1)
+            Some(point.throughput)
         })?;
 
-        let (low, high) = values(|point| point.2);
+        let (low, high) = values(|point| point.ratio);
         if low.is_finite() {
             let low = (low / 5.0).floor() * 5.0 - 2.0;
             let high = (high / 5.0).ceil() * 5.0 + 2.0;
@@ -390,7 +403,9 @@ impl Sweep {
                 log: false,
             };
             let label = "% of kernel-identity";
-            self.panel(canvas, (626.0, 1030.0), relative, label, |point| point.2)?;
+            self.panel(canvas, (626.0, 1030.0), relative, label, |point| {
+                point.ratio
+            })?;
             self.labels(canvas, relative, 1030.0)?;
         }
         Ok(())
@@ -402,7 +417,7 @@ impl Sweep {
         across: (f64, f64),
         y: Axis,
         label: &str,
-        pick: fn(&(f64, f64, Option<f64>)) -> Option<f64>,
+        pick: Pick,
     ) -> Result<()> {
         let (bottom, top) = y.span;
         let first = *self.sizes.first().unwrap_or(&1) as f64;
@@ -436,7 +451,7 @@ impl Sweep {
             let points: Vec<Point> = line
                 .points
                 .iter()
-                .filter_map(|point| Some((x.place(point.0), y.place(pick(point)?))))
+                .filter_map(|point| Some((x.place(point.bytes), y.place(pick(point)?))))
                 .collect();
             canvas.line(&points, color(line.strategy), 2.0)?;
             for point in points {
@@ -448,7 +463,7 @@ impl Sweep {
 
     /// Names at the ends of the lines.
     fn labels<DB: DrawingBackend>(&self, canvas: &Canvas<DB>, y: Axis, right: f64) -> Result<()> {
-        let ends = |line: &Line| line.points.last().and_then(|point| point.2);
+        let ends = |line: &Line| line.points.last().and_then(|point| point.ratio);
         let mut wanted: Vec<(f64, Strategy)> = self
             .lines
             .iter()

@@ -155,7 +155,7 @@ impl Machine {
             }
             Accel::Tcg => {
                 let thread = if self.icount { "single" } else { "multi" };
-                args.pair("-accel", &format!("tcg,thread={thread},tb-size=256"));
+                args.pair("-accel", format!("tcg,thread={thread},tb-size=256"));
                 args.pair("-cpu", "max,la57=off");
             }
         }
@@ -165,8 +165,8 @@ impl Machine {
             }
             args.pair("-icount", "shift=0,sleep=off");
         }
-        args.pair("-smp", &self.cpus.to_string());
-        args.pair("-m", &format!("{}M", self.memory_mib));
+        args.pair("-smp", self.cpus.to_string());
+        args.pair("-m", format!("{}M", self.memory_mib));
 
         // First, because it has to come before the devices that it translates for.
         if let Some(device) = self.iommu.device() {
@@ -180,18 +180,18 @@ impl Machine {
         match &self.console {
             Console::Terminal => args.pair("-serial", "mon:stdio"),
             Console::File(path) => {
-                args.pair("-chardev", &format!("file,id=con,path={}", option(path)?));
+                args.pair("-chardev", format!("file,id=con,path={}", option(path)?));
                 args.pair("-serial", "chardev:con");
             }
         }
         if let Some(path) = &self.control {
-            args.pair("-chardev", &format!("socket,id=ctl,path={}", option(path)?));
+            args.pair("-chardev", format!("socket,id=ctl,path={}", option(path)?));
             args.pair("-serial", "chardev:ctl");
         }
 
         args.pair("-kernel", &self.kernel);
         args.pair("-initrd", &self.initrd);
-        args.pair("-append", &self.kernel_command_line());
+        args.pair("-append", self.kernel_command_line());
         Ok(args.0)
     }
 
@@ -222,10 +222,10 @@ impl Machine {
         .enumerate()
         {
             for slot in slots {
-                args.pair("-netdev", &format!("hubport,id=net{slot},hubid={pair}"));
+                args.pair("-netdev", format!("hubport,id=net{slot},hubid={pair}"));
                 args.pair(
                     "-device",
-                    &format!(
+                    format!(
                         "{model},netdev=net{slot},addr={slot:x}.0,mac=52:54:00:00:00:{slot:02x}"
                     ),
                 );
@@ -256,7 +256,7 @@ impl Machine {
                     )
                 }
             };
-            args.pair("-blockdev", &drive);
+            args.pair("-blockdev", drive);
         }
         args.pair("-device", "nvme,serial=pdio,drive=nvme,addr=4.0");
         args.pair("-device", "ich9-ahci,id=ahci,addr=5.0");
