@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * One object for all helpers, as rust/helpers/helpers.c in the kernel has it.
+ * One object for all helpers, as in the kernel's own rust/helpers.
  */
 
 #include "helpers.h"

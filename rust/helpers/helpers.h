@@ -37,9 +37,10 @@ void pdio_vfree(const void *addr);
 
 /* pci.c */
 int pdio_pci_domain_nr(struct pci_bus *bus);
-void pdio_pci_for_each_bridge_window(struct pci_dev *pdev,
-				     void (*f)(void *arg, u64 start, u64 end),
-				     void *arg);
+typedef void (*pdio_pci_window_func)(void *arg, u64 start, u64 end);
+
+void pdio_pci_walk_bridge_windows(struct pci_dev *pdev, pdio_pci_window_func f,
+				  void *arg);
 bool pdio_pci_driver_managed_dma(struct pci_dev *pdev);
 
 /* percpu.c */

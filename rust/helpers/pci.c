@@ -8,9 +8,8 @@ int pdio_pci_domain_nr(struct pci_bus *bus)
 }
 
 /* Addresses on the bus that are routed to other devices, never to memory. */
-void pdio_pci_for_each_bridge_window(struct pci_dev *pdev,
-				     void (*f)(void *arg, u64 start, u64 end),
-				     void *arg)
+void pdio_pci_walk_bridge_windows(struct pci_dev *pdev, pdio_pci_window_func f,
+				  void *arg)
 {
 	struct pci_host_bridge *bridge = pci_find_host_bridge(pdev->bus);
 	struct resource_entry *window;

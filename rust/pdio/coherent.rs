@@ -125,7 +125,7 @@ impl Memory {
     /// As for [`Memory::from_raw`].
     pub(crate) unsafe fn from_page(page: *mut bindings::page, len: usize) -> Self {
         // SAFETY: The base is set once, early in boot.
-        let base = unsafe { bindings::page_offset_base } as usize;
+        let base = unsafe { bindings::page_offset_base };
         let address = page_to_phys(page) as usize + base;
 
         // SAFETY: By the safety requirement. RAM is mapped at the base.
@@ -160,9 +160,8 @@ impl Memory {
         // SAFETY: Both bases are set once, early in boot. RAM is mapped at the first, and the
         // second is an array with an element for each page of it.
         unsafe {
-            let offset = address.addr() - bindings::page_offset_base as usize;
-            let map =
-                ptr::with_exposed_provenance_mut::<bindings::page>(bindings::vmemmap_base as usize);
+            let offset = address.addr() - bindings::page_offset_base;
+            let map = ptr::with_exposed_provenance_mut::<bindings::page>(bindings::vmemmap_base);
 
             map.wrapping_add(offset >> PAGE_SHIFT)
         }
@@ -204,9 +203,9 @@ impl Memory {
             let range = &(*vma).__bindgen_anon_1.__bindgen_anon_1;
 
             (
-                range.vm_start as usize,
-                range.vm_end as usize,
-                (*vma).vm_pgoff as usize,
+                range.vm_start,
+                range.vm_end,
+                (*vma).vm_pgoff,
                 (*vma).vm_page_prot,
             )
         };

@@ -183,8 +183,8 @@ impl Domain {
     /// `ENODEV` without an IOMMU, `ENOMEM`, and what the IOMMU driver says.
     pub fn new(device: &DmaDevice) -> Result<Self> {
         // SAFETY: `device` is valid. Flags 0: no special kind of domain.
-        let domain =
-            from_err_ptr(unsafe { bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0) })?;
+        let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0) };
+        let domain = from_err_ptr(domain)?;
 
         // INVARIANT: `domain` is the paging domain that was just made for us.
         Ok(Self {

@@ -168,11 +168,7 @@ impl PciDevice {
         // SAFETY: The function is valid, and the callback gets the pointer that it expects, which
         // is valid during the call.
         unsafe {
-            bindings::pdio_pci_for_each_bridge_window(
-                self.as_raw(),
-                Some(call),
-                (&raw mut f).cast(),
-            )
+            bindings::pdio_pci_walk_bridge_windows(self.as_raw(), Some(call), (&raw mut f).cast())
         };
     }
 }

@@ -28,7 +28,7 @@ pub(crate) fn page_to_phys(page: *const bindings::page) -> u64 {
     // SAFETY: The base is set once, early in boot.
     let base = unsafe { bindings::vmemmap_base };
 
-    ((page.addr() - base as usize) / mem::size_of::<bindings::page>() << PAGE_SHIFT) as u64
+    ((page.addr() - base) / mem::size_of::<bindings::page>() << PAGE_SHIFT) as u64
 }
 
 /// One entry of a list.

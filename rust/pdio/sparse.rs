@@ -18,9 +18,9 @@ use core::{
 use kernel::{
     alloc::{
         flags::{
-            __GFP_NOWARN, //
             GFP_ATOMIC,
             GFP_KERNEL,
+            __GFP_NOWARN, //
         },
         AllocError, //
     },

@@ -113,10 +113,9 @@ impl<T: Send + Sync + 'static> Directory<T> {
                         attr: bindings::attribute {
                             name: file.name.as_char_ptr(),
                             mode: file.mode(),
-                            ..Default::default()
                         },
-                        show: file.show.map(|_| Self::show as _),
-                        store: file.store.map(|_| Self::store as _),
+                        show: file.show.and(Some(Self::show)),
+                        store: file.store.and(Some(Self::store)),
                     },
                     file,
                     data: &raw const *data,
