@@ -253,6 +253,13 @@ impl Attachment {
         self.outstanding(Flow::Idle)
     }
 
+    /// Flushes what `deferred` has queued, and lets the timer begin anew with the next unmap. May
+    /// sleep.
+    pub(crate) fn restart_deferred(&self) {
+        self.flush_timer.cancel();
+        self.engine.expire_deferred(self);
+    }
+
     /// Sets how many bytes of idle mappings are kept, and withdraws at once what is more. May take
     /// long.
     ///

@@ -83,6 +83,13 @@ fn store_tunable(tunable: &Tunable, text: &str) -> Result {
     tunable.set(parse_number(text)?).map_err(|_| EINVAL)
 }
 
+/// Sets a tunable of `deferred`, and flushes what waits under the old one.
+fn store_deferred(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
+    store_tunable(tunable, text)?;
+    ops.restart_deferred();
+    Ok(())
+}
+
 /// Lists all strategies, the current one in brackets.
 fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
     let current = ops.engine().current();
@@ -125,12 +132,12 @@ const SETTINGS: &[File<AttachedOps>] = &[
     File {
         name: c"deferred_max_unmaps",
         show: Some(|ops, out| show_number(out, ops.engine().deferred.max_unmaps.get())),
-        store: Some(|ops, text| store_tunable(&ops.engine().deferred.max_unmaps, text)),
+        store: Some(|ops, text| store_deferred(ops, &ops.engine().deferred.max_unmaps, text)),
     },
     File {
         name: c"deferred_max_us",
         show: Some(|ops, out| show_number(out, ops.engine().deferred.max_us.get())),
-        store: Some(|ops, text| store_tunable(&ops.engine().deferred.max_us, text)),
+        store: Some(|ops, text| store_deferred(ops, &ops.engine().deferred.max_us, text)),
     },
     File {
         name: c"cached_budget_bytes",

@@ -120,6 +120,12 @@ impl<T: Embeds<Self> + Expire> Timer<T> {
         }
     }
 
+    /// Stops the timer, and waits until it is not expiring. May sleep.
+    pub fn cancel(&self) {
+        // SAFETY: By the type invariant the timer is initialized.
+        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+    }
+
     /// Called by the kernel.
     ///
     /// # Safety
@@ -139,7 +145,6 @@ impl<T: Embeds<Self> + Expire> Timer<T> {
 #[pinned_drop]
 impl<T: Embeds<Timer<T>> + Expire> PinnedDrop for Timer<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariant the timer is initialized. It does not run after this.
-        unsafe { bindings::hrtimer_cancel(self.timer.get()) };
+        self.cancel();
     }
 }
