@@ -11,9 +11,7 @@ need pdio-load ip fio timeout
 # record ADDRESS...: all of it, from bind to unbind.
 record()
 {
-	# shellcheck disable=SC2046 # words
-	trace $(cd /sys/kernel/tracing/events/dma && for event in dma_*; do echo "dma/$event"; done) \
-		dma_map_cache/dma_map_cache_map dma_map_cache/dma_map_cache_unmap
+	trace dma dma_map_cache
 	for address in "$@"; do
 		bind "$address"
 	done

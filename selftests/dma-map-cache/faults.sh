@@ -89,7 +89,7 @@ begin_probing()
 sent()
 {
 	trace 'dma/dma_map_phys=dir == 1'
-	inside "$nic" ping -q -c 3 -s 1400 -p 00 -W 5 10.9.0.2 >/dev/null
+	inside "$nic" ping -q -c 3 -s 1400 -p 00 -W 5 10.9.0.2 >/dev/null || fail 'no answer to a ping'
 	trace_end
 	line=$(grep " dma_map_phys: $nic " "$scratch/trace" | tail -n 1)
 	[ -n "$line" ] || fail 'no packet was sent'

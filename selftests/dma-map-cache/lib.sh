@@ -16,7 +16,8 @@
 # A test is a function; add_case names it, run_cases runs all that were named,
 # each in a shell of its own with -eu. It fails by `fail`, by any command that
 # does, or by what it leaves in the kernel log. Whatever it changed is undone
-# afterwards, so it does not clean up by itself.
+# afterwards, so it does not clean up by itself. A word after the program's name
+# picks the cases whose names contain it.
 
 # shellcheck disable=SC2034 # used by the tests
 strategies='premapped strict deferred cached'
@@ -42,6 +43,10 @@ add_case()
 {
 	case_name=$1
 	shift
+	case $case_name in
+	*"$only"*) ;;
+	*) return ;;
+	esac
 	cases="$cases$case_name$tab$*$newline"
 	case_count=$((case_count + 1))
 }
@@ -620,8 +625,8 @@ bench()
 
 # --- Tracing -----------------------------------------------------------------
 
-# trace EVENT...: begins to record these events, and nothing else, in a buffer of our own. An event
-# may be followed by a filter: `intel_iommu/qi_submit=FILTER`.
+# trace EVENT...: begins to record these events or groups of events, and nothing else, in a buffer of
+# our own. An event may be followed by a filter: `intel_iommu/qi_submit=FILTER`.
 trace()
 {
 	local event path
@@ -750,6 +755,7 @@ begin()
 }
 
 exec 3>&1
+only=${1:-}
 vm=
 set -eu
 begin

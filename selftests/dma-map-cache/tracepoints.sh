@@ -12,12 +12,7 @@ events='dma_map_cache_map dma_map_cache_unmap dma_map_cache_evict dma_map_cache_
 # record COMMAND...
 record()
 {
-	list=
-	for event in $events; do
-		list="$list dma_map_cache/$event"
-	done
-	# shellcheck disable=SC2086 # words
-	trace $list dma/dma_map_phys dma/dma_map_sg
+	trace dma_map_cache dma/dma_map_phys dma/dma_map_sg
 	snapshot before "$disk"
 	"$@"
 	eventually 10 all_unmapped "$disk" || fail 'buffers stay mapped'
