@@ -137,8 +137,8 @@ unmap_calls()
 strict_flushes()
 {
 	prepare strict "$1"
-	measure "$disk" reads 300
-	at_least unmaps "$(grown unmaps)" 300
+	measure "$disk" reads 150
+	at_least unmaps "$(grown unmaps)" 150
 	is 'flushes, one for each unmap call,' "$(grown flushes)" "$(unmap_calls)"
 	is hits "$(grown hits)" 0
 	seen_by_kernel
@@ -148,13 +148,13 @@ deferred_flushes()
 {
 	prepare deferred "$1"
 	setting "$disk" deferred_max_us 1000000
-	for max_unmaps in 16 128; do
+	for max_unmaps in 16 64; do
 		setting "$disk" deferred_max_unmaps $max_unmaps
-		measure "$disk" reads 600
-		at_least unmaps "$(grown unmaps)" 600
+		measure "$disk" reads 300
+		at_least unmaps "$(grown unmaps)" 300
 		# Coherent buffers are not deferred.
 		at_most "flushes with $max_unmaps unmaps each" "$(grown flushes)" \
-			$((600 / max_unmaps + $(grown unmaps) - 600 + elapsed_ms / 1000 + 1 + cpus + $(traced ' dma_free: ')))
+			$((300 / max_unmaps + $(grown unmaps) - 300 + elapsed_ms / 1000 + 1 + cpus + $(traced ' dma_free: ')))
 		seen_by_kernel
 	done
 
@@ -183,11 +183,11 @@ deferred_timer()
 	done
 }
 
-# steady: reads of the same few buffers, for long.
+# steady: reads of the same few buffers, for long, and few enough for the trace.
 steady()
 {
 	background fio --name=steady --filename="$(disk_of "$disk")" --size=64m --rw=randread --bs=4k --direct=1 \
-		--ioengine=libaio --iodepth=4 --time_based --runtime=200 --allow_file_create=0 --eta=never
+		--ioengine=libaio --iodepth=4 --rate_iops=400 --time_based --runtime=200 --allow_file_create=0 --eta=never
 }
 
 # Misses have ended once all buffers are in the cache.
@@ -216,7 +216,7 @@ cached_steady()
 	setting "$disk" cached_max_age_ms 3600000
 	steady
 	eventually 60 warm || fail "still $(grown misses) misses among $(grown hits) hits"
-	measure "$disk" sleep 2
+	measure "$disk" sleep 1
 	no_work
 }
 
@@ -225,7 +225,7 @@ premapped_steady()
 	prepare premapped "$1"
 	steady
 	eventually 60 warm || fail "still $(grown misses) misses among $(grown hits) hits"
-	measure "$disk" sleep 2
+	measure "$disk" sleep 1
 	no_work
 }
 

@@ -175,7 +175,7 @@ for pair in $pairs; do
 	count=$((count + 1))
 	driver=$(driver_of "${pair%,*}")
 	# The link of an e1000e takes its time.
-	[ "$driver" = e1000e ] && turns=8 || turns=12
+	[ "$driver" = e1000e ] && turns=6 || turns=14
 	disk=$(echo "$disks" | cut -s -d ' ' -f $count)
 	add_case "$driver${disk:+ and $(driver_of "$disk")}: attach, detach and rmmod under load, $turns times" \
 		cycles "$turns" "${pair%,*}" "${pair#*,}" "'$disk'"
