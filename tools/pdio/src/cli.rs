@@ -307,7 +307,7 @@ fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
 
     let run = Run {
         kind: kind.to_owned(),
-        rounds: plan.rounds,
+        rounds: outcome.records.iter().map(|it| it.round).max().unwrap_or(0),
         kernel: bench.kernel.release.clone(),
         qemu: qemu::version()?,
         machines: outcome.machines,

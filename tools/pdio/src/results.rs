@@ -79,7 +79,7 @@ pub struct ContentCheck {
 pub struct Run {
     /// `demo` or `bench`.
     pub kind: String,
-    /// Rounds that were asked for.
+    /// Rounds of the workload that had most of them.
     pub rounds: u32,
     /// Kernel release of the guest.
     pub kernel: String,
