@@ -562,6 +562,8 @@ kill_tree()
 {
 	local child
 
+	# Stopped, it starts no more of them meanwhile.
+	kill -STOP "$1" 2>/dev/null || true
 	# shellcheck disable=SC2013 # the children are words
 	for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
 		kill_tree "$child"
