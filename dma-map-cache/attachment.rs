@@ -47,6 +47,10 @@ use pdio::{
         EntryList, //
     },
     sparse::SparseTable,
+    tasklet::{
+        Finish,
+        Tasklets, //
+    },
     timer::{
         self,
         Expire,
@@ -82,11 +86,15 @@ use crate::strategy::{
         Flow, //
     },
     engine::Reach,
+    exposure::Age,
     list::{
         List,
         Segment, //
     },
-    tunable::OutOfRange,
+    tunable::{
+        OutOfRange,
+        Tunable, //
+    },
     Engine,
     Kind, //
 };
@@ -101,12 +109,16 @@ pub(crate) struct Attachment {
     flush_timer: Timer<Attachment>,
     #[pin]
     housekeeping: Work<Attachment>,
+    #[pin]
+    batch_ends: Tasklets<Attachment>,
     engine: Engine<Attachment>,
     layout: Layout,
     #[pin]
     low: IovaAllocator,
     #[pin]
     exact: IovaAllocator,
+    #[pin]
+    contiguous: IovaAllocator,
     counters: Counters<{ Counter::COUNT }>,
     domain: Domain,
     device: DmaDevice,
@@ -118,8 +130,9 @@ pub(crate) struct Attachment {
 
 embeds!(Attachment, flush_timer: Timer<Attachment>);
 embeds!(Attachment, housekeeping: Work<Attachment>);
+embeds!(Attachment, batch_ends: Tasklets<Attachment>);
 
-/// The path for `cached`; there is none for the strategies that map exactly.
+/// The path for the strategies that keep pages; there is none for those that map exactly.
 const PATH_CACHED: usize = 1;
 /// The path for `premapped`.
 const PATH_PREMAPPED: usize = 2;
@@ -149,15 +162,18 @@ impl Attachment {
         let engine = Engine::new(layout, Phys(ram_end)).map_err(|OutOfMemory| ENOMEM)?;
         let counters = Counters::new()?;
         let untrusted = pci.is_untrusted();
+        let batch_ends = Tasklets::new(Self::cpus())?;
 
         let ops = Arc::pin_init(
             DmaOps::new(try_pin_init!(Self {
                 flush_timer <- Timer::new(),
                 housekeeping <- Work::new(),
+                batch_ends <- batch_ends,
                 engine,
                 layout,
                 low <- IovaAllocator::new(layout.base(Window::Low)),
                 exact <- IovaAllocator::new(layout.base(Window::Exact)),
+                contiguous <- IovaAllocator::new(layout.base(Window::Contiguous)),
                 counters,
                 domain,
                 device,
@@ -253,6 +269,11 @@ impl Attachment {
         self.outstanding(Flow::Idle)
     }
 
+    /// Pages that the device can reach now though no driver has them mapped.
+    pub(crate) fn exposed_pages(&self) -> u64 {
+        self.engine.exposed_pages(self)
+    }
+
     /// Flushes what `deferred` has queued, and lets the timer begin anew with the next unmap. May
     /// sleep.
     pub(crate) fn restart_deferred(&self) {
@@ -260,16 +281,17 @@ impl Attachment {
         self.engine.expire_deferred(self);
     }
 
-    /// Sets how many bytes of idle mappings are kept, and withdraws at once what is more. May take
-    /// long.
+    /// Sets how much is kept of idle mappings, and withdraws at once what is more. May take long.
     ///
     /// # Errors
     ///
     /// [`OutOfRange`]: nothing changed.
-    pub(crate) fn set_budget_bytes(&self, bytes: u64) -> Result<(), OutOfRange> {
+    pub(crate) fn set_retention(&self, tunable: &Tunable, value: u64) -> Result<(), OutOfRange> {
         let _switching = self.switching.lock();
 
-        self.engine.cached.set_budget_bytes(self, bytes)
+        tunable.set(value)?;
+        self.engine.retune(self);
+        Ok(())
     }
 
     /// Changes the strategy under the traffic. May sleep.
@@ -290,9 +312,11 @@ impl Attachment {
             .switch(&**this, to)
             .map_err(|OutOfMemory| ENOMEM)?;
         match to {
-            Kind::Cached => this.select::<PATH_CACHED>(&this.device),
+            Kind::Cached | Kind::Persistent => this.select::<PATH_CACHED>(&this.device),
             Kind::Premapped => this.select::<PATH_PREMAPPED>(&this.device),
-            Kind::Strict | Kind::Deferred => this.select::<0>(&this.device),
+            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous => {
+                this.select::<0>(&this.device)
+            }
         }
         trace::switch(&this.device, from as u8, to as u8);
         this.housekeeping.queue(0);
@@ -304,7 +328,7 @@ impl Attachment {
     /// Four looks within the age limit, so that nothing gets older than five quarters of it; not
     /// below a timer tick, and not so seldom that leftovers of a strategy wait for long.
     fn housekeeping_interval_ms(&self) -> u32 {
-        let quarter = self.engine.cached.limits.max_age_ms.get() / 4;
+        let quarter = self.engine.counted.max_age_ms() / 4;
 
         quarter.clamp(4, 1000) as u32
     }
@@ -316,12 +340,18 @@ impl Expire for Attachment {
     }
 }
 
+impl Finish for Attachment {
+    fn finish(&self, cpu: usize) {
+        self.engine.end_batch(self, cpu);
+    }
+}
+
 impl Run for Attachment {
     fn run(&self) {
         let _switching = self.switching.lock();
 
-        self.engine.cached.expire(self);
-        if !self.engine.settle(self) || self.engine.current() == Kind::Cached {
+        self.engine.counted.expire(self);
+        if !self.engine.settle(self) || self.engine.current().keeps() {
             self.housekeeping.queue(self.housekeeping_interval_ms());
         }
     }
@@ -467,6 +497,7 @@ impl Backend for Attachment {
         let allocator = match arena {
             Arena::Low => &self.low,
             Arena::Exact => &self.exact,
+            Arena::Contiguous => &self.contiguous,
         };
 
         allocator.alloc(pages, limit).map(Iova)
@@ -477,6 +508,7 @@ impl Backend for Attachment {
         let allocator = match arena {
             Arena::Low => &self.low,
             Arena::Exact => &self.exact,
+            Arena::Contiguous => &self.contiguous,
         };
 
         allocator.free(range.start.0, range.pages);
@@ -505,6 +537,11 @@ impl Backend for Attachment {
         self.flush_timer.arm(us);
     }
 
+    #[inline]
+    fn end_batch_soon(&self) {
+        self.batch_ends.schedule(self.cpu());
+    }
+
     #[inline(always)]
     fn count(&self, counter: Counter, n: u64) {
         const CACHED_HITS: usize = Counter::CachedHits.index();
@@ -512,7 +549,7 @@ impl Backend for Attachment {
         const PREMAPPED_HITS: usize = Counter::PremappedHits.index();
         const PREMAPPED_UNMAPS: usize = Counter::PremappedUnmaps.index();
         const IDLE_IN: usize = Counter::In(Flow::Idle).index();
-        const IDLE_OUT: usize = Counter::Out(Flow::Idle).index();
+        const IDLED: usize = Counter::Idled(Age::of_ms(0)).index();
 
         // Those of the fastest path are told apart when this is compiled.
         match (counter, n) {
@@ -521,7 +558,9 @@ impl Backend for Attachment {
             (Counter::PremappedHits, 1) => self.counters.increment::<PREMAPPED_HITS>(),
             (Counter::PremappedUnmaps, 1) => self.counters.increment::<PREMAPPED_UNMAPS>(),
             (Counter::In(Flow::Idle), 1) => self.counters.increment::<IDLE_IN>(),
-            (Counter::Out(Flow::Idle), 1) => self.counters.increment::<IDLE_OUT>(),
+            (Counter::Idled(age), 1) => self
+                .counters
+                .increment_of::<IDLED, { Age::COUNT }>(age.index()),
             _ => self.counters.add_at(counter.index(), n),
         }
         if matches!(counter, Counter::Evictions) {

@@ -26,6 +26,10 @@ use crate::{
     strategy::{
         backend::Backend,
         counter::Counter,
+        exposure::{
+            Age,
+            Exposure, //
+        },
         tunable::Tunable,
         Kind, //
     }, //
@@ -113,9 +117,27 @@ fn store_strategy(ops: &AttachedOps, text: &str) -> Result {
 }
 
 /// Sets how much is kept, and withdraws what is too much at once.
-fn store_budget(ops: &AttachedOps, text: &str) -> Result {
-    ops.set_budget_bytes(parse_number(text)?)
+fn store_retention(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
+    ops.set_retention(tunable, parse_number(text)?)
         .map_err(|_| EINVAL)
+}
+
+/// Shows how many pages were exposed for how long: the longest duration of a range, in
+/// milliseconds, and the number of pages, up to the last range that has any.
+fn show_histogram(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
+    let exposure = Exposure::of(&**ops);
+    let ranges = exposure
+        .pages
+        .iter()
+        .rposition(|&pages| pages != 0)
+        .map_or(0, |last| last + 1);
+
+    for (index, (age, pages)) in Age::all().zip(exposure.pages).take(ranges).enumerate() {
+        let separator = if index == 0 { "" } else { " " };
+
+        write!(out, "{separator}{}:{pages}", age.last_ms()).map_err(|_| EFBIG)?;
+    }
+    Ok(())
 }
 
 const SETTINGS: &[File<AttachedOps>] = &[
@@ -140,14 +162,24 @@ const SETTINGS: &[File<AttachedOps>] = &[
         store: Some(|ops, text| store_deferred(ops, &ops.engine().deferred.max_us, text)),
     },
     File {
+        name: c"contiguous_max_unmaps",
+        show: Some(|ops, out| show_number(out, ops.engine().contiguous.max_unmaps.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().contiguous.max_unmaps, text)),
+    },
+    File {
         name: c"cached_budget_bytes",
-        show: Some(|ops, out| show_number(out, ops.engine().cached.limits.budget_bytes.get())),
-        store: Some(store_budget),
+        show: Some(|ops, out| show_number(out, ops.engine().cached.budget_bytes.get())),
+        store: Some(|ops, text| store_retention(ops, &ops.engine().cached.budget_bytes, text)),
     },
     File {
         name: c"cached_max_age_ms",
-        show: Some(|ops, out| show_number(out, ops.engine().cached.limits.max_age_ms.get())),
-        store: Some(|ops, text| store_tunable(&ops.engine().cached.limits.max_age_ms, text)),
+        show: Some(|ops, out| show_number(out, ops.engine().cached.max_age_ms.get())),
+        store: Some(|ops, text| store_retention(ops, &ops.engine().cached.max_age_ms, text)),
+    },
+    File {
+        name: c"persistent_cap_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().persistent.cap_bytes.get())),
+        store: Some(|ops, text| store_retention(ops, &ops.engine().persistent.cap_bytes, text)),
     },
 ];
 
@@ -179,6 +211,31 @@ const STATISTICS: &[File<AttachedOps>] = &[
     File {
         name: c"idle_pages",
         show: Some(|ops, out| show_number(out, ops.idle_pages())),
+        store: None,
+    },
+    File {
+        name: c"exposed_pages",
+        show: Some(|ops, out| show_number(out, ops.exposed_pages())),
+        store: None,
+    },
+    File {
+        name: c"exposure_p50_ms",
+        show: Some(|ops, out| show_number(out, Exposure::of(&**ops).percentile_ms(50))),
+        store: None,
+    },
+    File {
+        name: c"exposure_p99_ms",
+        show: Some(|ops, out| show_number(out, Exposure::of(&**ops).percentile_ms(99))),
+        store: None,
+    },
+    File {
+        name: c"exposure_max_ms",
+        show: Some(|ops, out| show_number(out, Exposure::of(&**ops).percentile_ms(100))),
+        store: None,
+    },
+    File {
+        name: c"exposure_histogram",
+        show: Some(show_histogram),
         store: None,
     },
 ];

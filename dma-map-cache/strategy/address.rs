@@ -138,16 +138,19 @@ pub enum Window {
     CachedWrite = 3,
     /// `base + phys`, page by page, read-only for the device.
     CachedRead = 4,
+    /// Allocated addresses, in order: `contiguous`.
+    Contiguous = 5,
 }
 
 impl Window {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Low,
         Self::Exact,
         Self::Premapped,
         Self::CachedWrite,
         Self::CachedRead,
+        Self::Contiguous,
     ];
 }
 
@@ -220,7 +223,8 @@ impl Layout {
             1 => Window::Exact,
             2 => Window::Premapped,
             3 => Window::CachedWrite,
-            _ => Window::CachedRead,
+            4 => Window::CachedRead,
+            _ => Window::Contiguous,
         }
     }
 

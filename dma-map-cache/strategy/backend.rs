@@ -17,6 +17,7 @@ use super::{
         Counter,
         Flow, //
     },
+    exposure::Age, //
 };
 
 /// No memory for a page table, an IOVA or a table of page states.
@@ -63,6 +64,8 @@ pub enum Arena {
     Low,
     /// The window of the strategies that map exactly.
     Exact,
+    /// The window of `contiguous`.
+    Contiguous,
 }
 
 /// A lock that may be taken where a driver may map: with interrupts off.
@@ -153,8 +156,8 @@ pub trait Backend: Sync + Sized {
     /// [`OutOfMemory`]: nothing is mapped.
     fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory>;
 
-    /// Removes the mapping of each of `ranges` from the page table. The device may still reach the
-    /// pages until the next [`Backend::flush`] returns.
+    /// Removes the mapping of each of `ranges` from the page table, each before it asks for the
+    /// next. The device may still reach the pages until the next [`Backend::flush`] returns.
     fn unmap(&self, ranges: impl Iterator<Item = PageRange>);
 
     /// As [`Backend::unmap`], but the device can reach none of the pages when it returns, at the
@@ -188,6 +191,10 @@ pub trait Backend: Sync + Sized {
     /// microseconds from now. One call answers all that asked before it, so the earliest decides.
     fn arm_flush_timer(&self, us: u32);
 
+    /// Asks that [`Engine::end_batch`](super::Engine::end_batch) be called for this CPU when the
+    /// interrupt, or the turn of soft interrupts, that it is in is over.
+    fn end_batch_soon(&self);
+
     /// Adds to a statistic of this CPU.
     fn count(&self, counter: Counter, n: u64);
 
@@ -211,10 +218,19 @@ pub trait Backend: Sync + Sized {
             }
             Counter::In(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedHits),
             Counter::Out(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedUnmaps),
+            Counter::Out(Flow::Idle) => self.sum_over_ages(Counter::Idled),
+            Counter::Out(Flow::Queue) => self.sum_over_ages(Counter::Queued),
             _ => 0,
         };
 
         self.sum(counter).wrapping_add(more)
+    }
+
+    /// The sum of the numbers of all ages.
+    fn sum_over_ages(&self, counter: impl Fn(Age) -> Counter) -> u64 {
+        Age::all()
+            .map(|age| self.sum(counter(age)))
+            .fold(0, u64::wrapping_add)
     }
 
     /// What went in and has not come out, never below the truth of some moment during the call.

@@ -2,7 +2,10 @@
 
 //! What is counted for each device.
 
-use super::address::Window;
+use super::{
+    address::Window,
+    exposure::Age, //
+};
 
 /// Something that enters and leaves, counted on both sides.
 ///
@@ -13,20 +16,27 @@ pub enum Flow {
     /// Pages that the driver has mapped in a window; the two cached ones are one in this.
     Pages(Window),
     /// Page-table entries that are present though the driver has unmapped the page.
+    ///
+    /// A departure is counted by how long the page was there: [`Counter::Idled`].
     Idle,
+    /// Pages that are unmapped but not flushed.
+    ///
+    /// A departure is counted by how long the page was there: [`Counter::Queued`].
+    Queue,
 }
 
 impl Flow {
     /// The flows of pages, each once.
-    pub const PAGES: [Self; 4] = [
+    pub const PAGES: [Self; 5] = [
         Self::Pages(Window::Low),
         Self::Pages(Window::Exact),
         Self::Pages(Window::Premapped),
         Self::Pages(Window::CachedWrite),
+        Self::Pages(Window::Contiguous),
     ];
 
     /// Number of flows.
-    const COUNT: usize = Self::PAGES.len() + 1;
+    const COUNT: usize = Self::PAGES.len() + 2;
 
     /// Position among the flows.
     #[inline]
@@ -36,7 +46,9 @@ impl Flow {
             Self::Pages(Window::Exact) => 1,
             Self::Pages(Window::Premapped) => 2,
             Self::Pages(Window::CachedWrite | Window::CachedRead) => 3,
-            Self::Idle => 4,
+            Self::Pages(Window::Contiguous) => 4,
+            Self::Idle => 5,
+            Self::Queue => 6,
         }
     }
 }
@@ -73,11 +85,15 @@ pub enum Counter {
     PremappedHits,
     /// As [`Counter::CachedUnmaps`], for `premapped`.
     PremappedUnmaps,
+    /// Pages that were idle for so long and are not any more.
+    Idled(Age),
+    /// Pages that waited so long for a flush.
+    Queued(Age),
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 12 + 2 * Flow::COUNT;
+    pub const COUNT: usize = 12 + 2 * (Flow::COUNT + Age::COUNT);
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -97,6 +113,8 @@ impl Counter {
             Self::PremappedUnmaps => 11,
             Self::In(flow) => 12 + flow.index(),
             Self::Out(flow) => 12 + Flow::COUNT + flow.index(),
+            Self::Idled(age) => 12 + 2 * Flow::COUNT + age.index(),
+            Self::Queued(age) => 12 + 2 * Flow::COUNT + Age::COUNT + age.index(),
         }
     }
 }

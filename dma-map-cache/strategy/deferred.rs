@@ -19,6 +19,11 @@ use super::{
         Lock,
         OutOfMemory, //
     },
+    counter::{
+        Counter,
+        Flow, //
+    },
+    exposure::Age,
     tunable::{
         Range,
         Tunable, //
@@ -36,6 +41,8 @@ const CAPACITY: usize = 1024;
 struct Entry {
     arena: Arena,
     range: PageRange,
+    /// When it was unmapped, in milliseconds.
+    since_ms: u32,
 }
 
 impl Entry {
@@ -46,6 +53,7 @@ impl Entry {
             start: super::address::Iova(0),
             pages: 0,
         },
+        since_ms: 0,
     };
 }
 
@@ -65,8 +73,12 @@ impl<B: Backend> Queue<B> {
     /// Gives the first `n` ranges back, which must have been flushed.
     fn release(&mut self, backend: &B, n: usize) {
         let n = n.min(self.len);
+        let now_ms = backend.now_ms();
 
         for entry in self.entries.iter().take(n) {
+            let age = Age::of_ms(now_ms.wrapping_sub(entry.since_ms));
+
+            backend.count(Counter::Queued(age), entry.range.pages);
             backend.free_iova(entry.arena, entry.range);
         }
         self.entries.copy_within(n..self.len, 0);
@@ -158,9 +170,11 @@ impl<B: Backend> Deferred<B> {
             // The first that no flush is under way for: those before it are as good as gone.
             let first = queue.len == queue.covered;
 
+            backend.count(Counter::In(Flow::Queue), whole.pages);
             queue.push(Entry {
                 arena,
                 range: whole,
+                since_ms: backend.now_ms(),
             });
             if queue.len >= max_unmaps {
                 backend.flush();

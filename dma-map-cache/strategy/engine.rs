@@ -32,9 +32,13 @@ use super::{
         OutOfMemory,
         Target, //
     },
-    cached::{
-        Cached,
+    batched,
+    cached::Cached,
+    contiguous::Contiguous,
+    counted::{
+        Counted,
         Mapped,
+        Retention,
         Served, //
     },
     counter::{
@@ -43,11 +47,13 @@ use super::{
     },
     deferred::Deferred,
     exact,
+    exposure,
     kind::Kind,
     list::{
         List,
         Segment, //
     },
+    persistent::Persistent,
     premapped::Premapped,
     strict, //
 };
@@ -65,8 +71,14 @@ pub struct Reach {
 pub struct Engine<B: Backend> {
     /// What a user can set of `deferred`, and its queues.
     pub deferred: Deferred<B>,
-    /// What a user can set of `cached`, and its pages.
-    pub cached: Cached<B>,
+    /// What a user can set of `cached`.
+    pub cached: Cached,
+    /// What a user can set of `persistent`.
+    pub persistent: Persistent,
+    /// What a user can set of `contiguous`, and its rings.
+    pub contiguous: Contiguous<B>,
+    /// The pages of the strategies that count them.
+    pub counted: Counted<B>,
     premapped: Premapped<B>,
     layout: Layout,
     /// The number of a [`Kind`].
@@ -82,7 +94,10 @@ impl<B: Backend> Engine<B> {
     pub fn new(layout: Layout, ram_end: Phys) -> Result<Self, OutOfMemory> {
         Ok(Self {
             deferred: Deferred::new()?,
-            cached: Cached::new(layout, ram_end)?,
+            cached: Cached::new(),
+            persistent: Persistent::new(),
+            contiguous: Contiguous::new(layout)?,
+            counted: Counted::new(layout, ram_end)?,
             premapped: Premapped::new(layout, ram_end)?,
             layout,
             current: AtomicU8::new(Kind::DEFAULT as u8),
@@ -110,21 +125,40 @@ impl<B: Backend> Engine<B> {
 
         match to {
             Kind::Premapped => self.premapped.start(backend)?,
-            Kind::Strict => {}
             Kind::Deferred => self.deferred.start(),
-            Kind::Cached => self.cached.start(),
+            Kind::Contiguous => self.contiguous.start(),
+            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent => {}
         }
 
         self.current.store(to as u8, SeqCst);
 
         match from {
             Kind::Premapped => self.premapped.retire(backend),
-            Kind::Strict => {}
             Kind::Deferred => self.deferred.retire(backend),
-            Kind::Cached => self.cached.retire(backend),
+            Kind::Contiguous => self.contiguous.retire(backend),
+            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent => {}
+        }
+        if from.keeps() || to.keeps() {
+            self.retune(backend);
         }
         self.settle(backend);
         Ok(())
+    }
+
+    /// Makes what a user has set of how much is kept count, and withdraws at once what is more.
+    /// The caller keeps others from switching. May take long.
+    pub fn retune(&self, backend: &B) {
+        self.counted.keep(
+            backend,
+            match self.current() {
+                Kind::Batched => batched::RETENTION,
+                Kind::Cached => self.cached.retention(),
+                Kind::Persistent => self.persistent.retention(),
+                Kind::Premapped | Kind::Strict | Kind::Deferred | Kind::Contiguous => {
+                    Retention::NONE
+                }
+            },
+        );
     }
 
     /// Withdraws what former strategies left behind and nothing in use depends on any more.
@@ -139,7 +173,8 @@ impl<B: Backend> Engine<B> {
     /// and nothing can be mapped any more. May sleep.
     pub fn retire(&self, backend: &B) {
         self.deferred.retire(backend);
-        self.cached.retire(backend);
+        self.contiguous.retire(backend);
+        self.counted.keep(backend, Retention::NONE);
         self.premapped.retire(backend);
         self.premapped.settle(backend);
     }
@@ -154,10 +189,14 @@ impl<B: Backend> Engine<B> {
         Flow::PAGES
             .into_iter()
             .filter(|flow| match flow {
-                Flow::Pages(Window::Exact) => !matches!(current, Kind::Strict | Kind::Deferred),
+                Flow::Pages(Window::Exact) => !matches!(
+                    current,
+                    Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous
+                ),
+                Flow::Pages(Window::Contiguous) => current != Kind::Contiguous,
                 Flow::Pages(Window::Premapped) => current != Kind::Premapped,
-                Flow::Pages(Window::CachedWrite | Window::CachedRead) => current != Kind::Cached,
-                Flow::Pages(Window::Low) | Flow::Idle => false,
+                Flow::Pages(Window::CachedWrite | Window::CachedRead) => !current.counts(),
+                Flow::Pages(Window::Low) | Flow::Idle | Flow::Queue => false,
             })
             .map(|flow| backend.outstanding(flow))
             .sum()
@@ -171,12 +210,23 @@ impl<B: Backend> Engine<B> {
             .sum()
     }
 
+    /// Pages that the device can reach now though no driver has them mapped: kept, not flushed yet,
+    /// or RAM that `premapped` maps.
+    pub fn exposed_pages(&self, backend: &B) -> u64 {
+        exposure::kept_pages(backend) + self.premapped.exposed_pages(backend)
+    }
+
     /// Ends the waiting of unmaps for a flush: what [`Backend::arm_flush_timer`] asks for.
     pub fn expire_deferred(&self, backend: &B) {
         self.deferred.expire(backend);
     }
 
-    /// Maps a buffer of memory if it is the simplest hit of `cached`: it lies within one page that
+    /// Ends the batch of a CPU: what [`Backend::end_batch_soon`] asks for.
+    pub fn end_batch(&self, backend: &B, cpu: usize) {
+        self.contiguous.end_batch(backend, cpu);
+    }
+
+    /// Maps a buffer of memory if it is the simplest hit of a strategy that keeps pages: it lies within one page that
     /// is mapped already. Everything else, and what [`None`] was returned for, is for
     /// [`Engine::map`].
     ///
@@ -190,12 +240,12 @@ impl<B: Backend> Engine<B> {
         may_write: bool,
         limit: u64,
     ) -> Option<Iova> {
-        if self.current.load(Relaxed) != Kind::Cached as u8 {
+        if !self.current().keeps() {
             return None;
         }
 
-        self.cached
-            .map_hit(backend, buffer, Cached::<B>::window_for(may_write), limit)
+        self.counted
+            .map_hit(backend, buffer, Counted::<B>::window_for(may_write), limit)
     }
 
     /// As [`Engine::map_cached_hit`], for `premapped`.
@@ -228,9 +278,9 @@ impl<B: Backend> Engine<B> {
         }
 
         match self.current() {
-            Kind::Cached => {
+            Kind::Batched | Kind::Cached | Kind::Persistent => {
                 if let Mapped::At(iova, served) =
-                    self.cached.map(backend, buffer, access, reach.limit)?
+                    self.counted.map(backend, buffer, access, reach.limit)?
                 {
                     count_map(backend, served);
                     return Ok(iova);
@@ -242,8 +292,17 @@ impl<B: Backend> Engine<B> {
                     return Ok(iova);
                 }
             }
-            Kind::Strict | Kind::Deferred => {
-                let iova = self.map_in(backend, Arena::Exact, buffer, access, reach)?;
+            kind @ (Kind::Strict | Kind::Deferred | Kind::Contiguous) => {
+                let adjacent = match kind {
+                    Kind::Contiguous => {
+                        self.contiguous.map(backend, buffer, access, reach.limit)?
+                    }
+                    _ => None,
+                };
+                let iova = match adjacent {
+                    Some(iova) => iova,
+                    None => self.map_in(backend, Arena::Exact, buffer, access, reach)?,
+                };
 
                 count_map(backend, Served::Miss);
                 return Ok(iova);
@@ -337,14 +396,14 @@ impl<B: Backend> Engine<B> {
         strict::unmap(backend, Arena::Low, range, core::iter::once(range));
     }
 
-    /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes if `cached` made it and
-    /// it lies within one page. Everything else, and what false was returned for, is for
-    /// [`Engine::unmap`].
+    /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes if its page is counted
+    /// and may be kept, and it lies within that page. Everything else, and what false was returned
+    /// for, is for [`Engine::unmap`].
     #[inline(always)]
     pub fn unmap_cached_hit(&self, backend: &B, iova: Iova, len: u64) -> bool {
         match self.layout.window(iova) {
             window @ (Window::CachedWrite | Window::CachedRead) if is_within_page(iova.0, len) => {
-                self.cached.unmap_page(backend, window, iova)
+                self.counted.unmap_page(backend, window, iova)
             }
             _ => false,
         }
@@ -364,7 +423,8 @@ impl<B: Backend> Engine<B> {
 
     /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes.
     pub fn unmap(&self, backend: &B, iova: Iova, len: u64) {
-        if self.unmap_cached_hit(backend, iova, len) || self.unmap_premapped_hit(backend, iova, len)
+        if self.counted.keeps() && self.unmap_cached_hit(backend, iova, len)
+            || self.unmap_premapped_hit(backend, iova, len)
         {
             return;
         }
@@ -376,9 +436,10 @@ impl<B: Backend> Engine<B> {
 
         match window {
             Window::CachedWrite | Window::CachedRead => {
-                self.cached.unmap(backend, window, iova, range.pages)
+                self.counted.unmap(backend, window, iova, range.pages)
             }
             Window::Premapped => self.premapped.unmap(backend, range.pages),
+            Window::Contiguous => self.contiguous.unmap(backend, range),
             Window::Low | Window::Exact => {
                 backend.count(Counter::Out(Flow::Pages(window)), range.pages);
                 self.release(backend, window, range, core::iter::once(range));
@@ -422,8 +483,8 @@ impl<B: Backend> Engine<B> {
         reach: Reach,
     ) -> Result<(), OutOfMemory> {
         let arena = match self.current() {
-            Kind::Strict | Kind::Deferred => Arena::Exact,
-            Kind::Premapped | Kind::Cached => {
+            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous => Arena::Exact,
+            Kind::Premapped | Kind::Cached | Kind::Persistent => {
                 if self.map_each(backend, list, access, reach)? {
                     return Ok(());
                 }
@@ -469,7 +530,7 @@ impl<B: Backend> Engine<B> {
                     .premapped
                     .map(backend, buffer, reach.limit)
                     .map_or(Mapped::Fallback, |iova| Mapped::At(iova, Served::Hit))),
-                _ => self.cached.map(backend, buffer, access, reach.limit),
+                _ => self.counted.map(backend, buffer, access, reach.limit),
             };
 
             match mapped {
@@ -508,7 +569,9 @@ impl<B: Backend> Engine<B> {
     fn unmap_offset(&self, backend: &B, range: PageRange) {
         match self.layout.window(range.start) {
             Window::Premapped => self.premapped.unmap(backend, range.pages),
-            window => self.cached.unmap(backend, window, range.start, range.pages),
+            window => self
+                .counted
+                .unmap(backend, window, range.start, range.pages),
         }
     }
 
@@ -559,5 +622,6 @@ const fn window_of(arena: Arena) -> Window {
     match arena {
         Arena::Low => Window::Low,
         Arena::Exact => Window::Exact,
+        Arena::Contiguous => Window::Contiguous,
     }
 }

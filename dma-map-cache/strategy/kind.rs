@@ -12,8 +12,14 @@ pub enum Kind {
     Strict = 1,
     /// Exact, flushed in batches.
     Deferred = 2,
+    /// Exact, with page-table passes and invalidations shared where they can be.
+    Batched = 3,
     /// Kept after unmap, within a budget.
-    Cached = 3,
+    Cached = 4,
+    /// Kept after unmap for good, up to a cap.
+    Persistent = 5,
+    /// Exact and adjacent, cleared and invalidated in batches.
+    Contiguous = 7,
 }
 
 /// There is no strategy of that name.
@@ -22,7 +28,15 @@ pub struct Unknown;
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 4] = [Self::Premapped, Self::Strict, Self::Deferred, Self::Cached];
+    pub const ALL: [Self; 7] = [
+        Self::Premapped,
+        Self::Strict,
+        Self::Deferred,
+        Self::Batched,
+        Self::Cached,
+        Self::Persistent,
+        Self::Contiguous,
+    ];
 
     /// What a device gets that nobody chose a strategy for: what the kernel's strict mode promises.
     pub const DEFAULT: Self = Self::Strict;
@@ -33,14 +47,29 @@ impl Kind {
             Self::Premapped => "premapped",
             Self::Strict => "strict",
             Self::Deferred => "deferred",
+            Self::Batched => "batched",
             Self::Cached => "cached",
+            Self::Persistent => "persistent",
+            Self::Contiguous => "contiguous",
         }
     }
 
     /// Whether the device can reach nothing that its driver has unmapped: all that an untrusted
     /// device may be given.
     pub const fn exposes_nothing(self) -> bool {
-        matches!(self, Self::Strict)
+        matches!(self, Self::Strict | Self::Batched)
+    }
+
+    /// Whether a mapping outlives its use.
+    #[inline(always)]
+    pub const fn keeps(self) -> bool {
+        matches!(self, Self::Cached | Self::Persistent)
+    }
+
+    /// Whether the pages of single buffers are counted, in the windows at a constant offset.
+    #[inline(always)]
+    pub const fn counts(self) -> bool {
+        self.keeps() || matches!(self, Self::Batched)
     }
 
     /// The strategy whose number is `number`.
@@ -49,7 +78,10 @@ impl Kind {
         match number {
             0 => Self::Premapped,
             2 => Self::Deferred,
-            3 => Self::Cached,
+            3 => Self::Batched,
+            4 => Self::Cached,
+            5 => Self::Persistent,
+            7 => Self::Contiguous,
             _ => Self::Strict,
         }
     }

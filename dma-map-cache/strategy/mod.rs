@@ -9,13 +9,18 @@
 
 pub mod address;
 pub mod backend;
+pub mod batched;
 pub mod cached;
+pub mod contiguous;
+pub mod counted;
 pub mod counter;
 pub mod deferred;
 pub mod engine;
 pub mod exact;
+pub mod exposure;
 pub mod kind;
 pub mod list;
+pub mod persistent;
 pub mod premapped;
 pub mod strict;
 pub mod tunable;

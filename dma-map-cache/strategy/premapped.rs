@@ -66,6 +66,8 @@ pub struct Premapped<B: Backend> {
     serving: AtomicBool,
     /// Whether there may be mappings in the window.
     populated: AtomicBool,
+    /// Number of pages that are mapped.
+    pages: AtomicU64,
 }
 
 impl<B: Backend> Premapped<B> {
@@ -86,6 +88,7 @@ impl<B: Backend> Premapped<B> {
             present: B::sparse(words)?,
             serving: AtomicBool::new(false),
             populated: AtomicBool::new(false),
+            pages: AtomicU64::new(0),
         })
     }
 
@@ -130,6 +133,7 @@ impl<B: Backend> Premapped<B> {
         self.for_each_word(phys.page(), end, |word, mask| {
             word.fetch_or(mask, SeqCst);
         });
+        self.pages.fetch_add(pages, Relaxed);
 
         // A window has 2^32 pages at the most.
         if pages > self.main.load(Relaxed) & MAIN_PAGES && pages <= MAIN_PAGES {
@@ -247,6 +251,14 @@ impl<B: Backend> Premapped<B> {
         backend.count(Counter::Out(Flow::Pages(Window::Premapped)), pages);
     }
 
+    /// Pages that are mapped though no driver uses them, those that several buffers share counted as
+    /// used for each.
+    pub fn exposed_pages(&self, backend: &B) -> u64 {
+        self.pages
+            .load(Relaxed)
+            .saturating_sub(backend.outstanding(Flow::Pages(Window::Premapped)))
+    }
+
     /// Serves no maps any more. May sleep.
     pub fn retire(&self, backend: &B) {
         self.serving.store(false, SeqCst);
@@ -301,6 +313,7 @@ impl<B: Backend> Premapped<B> {
 
         self.unmap_run(backend, &run);
         backend.flush();
+        self.pages.store(0, Relaxed);
         self.populated.store(false, Relaxed);
     }
 

@@ -7,6 +7,7 @@
 
 #include "device.c"
 #include "dma-map-ops.c"
+#include "interrupt.c"
 #include "iommu.c"
 #include "mm.c"
 #include "pci.c"

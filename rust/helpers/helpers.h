@@ -8,6 +8,7 @@
 
 #include <linux/device.h>
 #include <linux/dma-map-ops.h>
+#include <linux/interrupt.h>
 #include <linux/iommu.h>
 #include <linux/iova.h>
 #include <linux/pci.h>
@@ -22,6 +23,9 @@ void pdio_set_dma_ops(struct device *dev, const struct dma_map_ops *ops);
 bool pdio_dev_dma_iommu(const struct device *dev);
 void pdio_dev_assign_dma_iommu(struct device *dev, bool value);
 u64 pdio_dma_get_seg_boundary(struct device *dev);
+
+/* interrupt.c */
+void pdio_tasklet_schedule(struct tasklet_struct *t);
 
 /* iommu.c */
 void pdio_iommu_flush_iotlb_all(struct iommu_domain *domain);

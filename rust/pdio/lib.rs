@@ -22,6 +22,7 @@ pub mod rcu;
 pub mod scatterlist;
 pub mod sparse;
 pub mod sysfs;
+pub mod tasklet;
 pub mod timer;
 pub mod trace;
 pub mod work;

@@ -61,6 +61,25 @@ impl<const N: usize> Counters<N> {
         }
     }
 
+    /// Adds 1 to counter `FIRST + offset` of this CPU, as [`Counters::add_at`] does; `offset` is
+    /// taken modulo `LEN`, a power of two.
+    #[inline(always)]
+    pub fn increment_of<const FIRST: usize, const LEN: usize>(&self, offset: usize) {
+        const { assert!(FIRST + LEN <= N && LEN.is_power_of_two()) };
+
+        // SAFETY: As in `add_at`; the assertion and the modulus have checked the index.
+        unsafe {
+            asm!(
+                "inc qword ptr gs:[{base} + {offset} * {size} + {first}]",
+                base = in(reg) self.base,
+                offset = in(reg) offset & (LEN - 1),
+                size = const mem::size_of::<u64>(),
+                first = const FIRST * mem::size_of::<u64>(),
+                options(nostack),
+            );
+        }
+    }
+
     /// Adds `n` to a counter of this CPU. One instruction, so it may be called in any context and
     /// needs no protection from interrupts or migration. An index out of range counts nothing.
     #[inline(always)]

@@ -54,20 +54,32 @@ seen_by_kernel()
 
 # --- With the benchmark module: the number of buffers is known ---------------
 
+nothing_waits()
+{
+	[ "$(statistic "$idle" exposed_pages)" -eq 0 ]
+}
+
+# bench_and_settle ADDRESS...: and lets the last batch end, which is soon but not at once.
+bench_and_settle()
+{
+	bench "$@"
+	case $(setting "$1" strategy) in
+	*'[contiguous]'*) eventually 10 nothing_waits || fail 'a batch does not end' ;;
+	esac
+}
+
 # counted STRATEGY API BATCH TURNS LAYOUT
 counted()
 {
 	need_bench
 	attach "$idle"
 	use "$1" "$idle"
-	if [ "$1" = cached ]; then
-		setting "$idle" cached_max_age_ms 3600000
-	fi
+	[ "$1" != cached ] || setting "$idle" cached_max_age_ms 3600000
 	if [ "$1" = deferred ]; then
 		setting "$idle" deferred_max_unmaps 64
 		setting "$idle" deferred_max_us 1000000
 	fi
-	measure "$idle" bench "$idle" "$2" "$3" "$4" "$5"
+	measure "$idle" bench_and_settle "$idle" "$2" "$3" "$4" "$5"
 
 	calls=$(($4 + 1))
 	buffers=$(($3 * calls))
@@ -95,7 +107,28 @@ counted()
 		at_least flushes "$(grown flushes)" $((calls / 64 - cpus))
 		is 'page-table updates' "$(grown pte_updates)" $((2 * buffers))
 		;;
-	cached)
+	batched)
+		if [ "$2" = sg ]; then
+			is misses "$(grown misses)" $buffers
+		fi
+		# The pages of the module share nothing.
+		is flushes "$(grown flushes)" $calls
+		is 'page-table updates' "$(grown pte_updates)" $((2 * buffers))
+		is 'exposed pages' "$(value after exposed_pages)" 0
+		;;
+	contiguous)
+		is misses "$(grown misses)" $buffers
+		is 'page-table updates' "$(grown pte_updates)" $((2 * buffers))
+		if [ "$2" = sg ]; then
+			# Lists are batches of their own.
+			is flushes "$(grown flushes)" $calls
+		else
+			at_most flushes "$(grown flushes)" $calls
+			at_least flushes "$(grown flushes)" $((calls / 64))
+		fi
+		is 'exposed pages' "$(value after exposed_pages)" 0
+		;;
+	cached | persistent)
 		# The pages are new to the cache once.
 		is 'hits + misses' $(($(grown hits) + $(grown misses))) $buffers
 		at_most misses "$(grown misses)" "$3"
@@ -142,6 +175,22 @@ strict_flushes()
 	is 'flushes, one for each unmap call,' "$(grown flushes)" "$(unmap_calls)"
 	is hits "$(grown hits)" 0
 	seen_by_kernel
+}
+
+# The interrupt is the batch: no flush for each page of a request, though the driver gives them back
+# one by one.
+contiguous_flushes()
+{
+	prepare contiguous "$1"
+	measure "$disk" reads 150 --bs=128k --iomem=malloc
+	at_least unmaps "$(grown unmaps)" 150
+	at_most 'flushes, one for each request,' "$(grown flushes)" $((150 + $(grown unmaps) / 64 + $(traced ' dma_free: ')))
+	is 'exposed pages' "$(value after exposed_pages)" 0
+	seen_by_kernel
+
+	setting "$disk" contiguous_max_unmaps 1
+	measure "$disk" reads 50
+	is 'flushes with one unmap each' "$(grown flushes)" "$(unmap_calls)"
 }
 
 deferred_flushes()
@@ -293,6 +342,54 @@ cached_age()
 	at_least evictions "$(statistic "$disk" evictions)" $((evictions + 100))
 }
 
+# What was mapped once stays mapped, but for the cap.
+persistent_cap()
+{
+	prepare persistent "$1"
+	fill_cache
+	idle_pages=$(statistic "$disk" idle_pages)
+	at_least 'idle pages' "$idle_pages" 100
+	is 'exposed pages' "$(statistic "$disk" exposed_pages)" "$idle_pages"
+	# Far longer than cached_max_age_ms, which has no say here.
+	setting "$disk" cached_max_age_ms 1
+	sleep 3
+	is 'idle pages later' "$(statistic "$disk" idle_pages)" "$idle_pages"
+	is evictions "$(statistic "$disk" evictions)" 0
+	for pages in 50 7 0; do
+		setting "$disk" persistent_cap_bytes $((pages * page))
+		at_most "idle pages, cap lowered to $pages," "$(statistic "$disk" idle_pages)" $pages
+	done
+	fill_cache
+	is 'idle pages with a cap of 0' "$(statistic "$disk" idle_pages)" 0
+	at_least 'longest exposure [ms]' "$(statistic "$disk" exposure_max_ms)" 3000
+	maps_add_up "$disk"
+}
+
+# From one that keeps pages to another: nothing is withdrawn that both keep.
+keeps_on()
+{
+	prepare cached "$1"
+	setting "$disk" cached_max_age_ms 3600000
+	fill_cache
+	idle_pages=$(statistic "$disk" idle_pages)
+	measure "$disk" use persistent "$disk"
+	is 'idle pages' "$(value after idle_pages)" "$idle_pages"
+	is flushes "$(grown flushes)" 0
+	is 'unsettled pages' "$(setting "$disk" unsettled_pages)" 0
+}
+
+# What promises that nothing stays reachable has nothing exposed, whatever the load.
+nothing_exposed()
+{
+	prepare "$1" "$2"
+	snapshot before "$disk"
+	fill_cache
+	snapshot after "$disk"
+	at_least maps "$(grown maps)" 100
+	is 'exposed pages' "$(value after exposed_pages)" 0
+	is histogram "$(statistic "$disk" exposure_histogram)" ''
+}
+
 # switch_away STRATEGY ADDRESS
 switch_away()
 {
@@ -337,6 +434,7 @@ for disk in $disks; do
 	driver=$(driver_of "$disk")
 	add_case "$driver: strict: a flush for each unmap" strict_flushes "$disk"
 	add_case "$driver: deferred: one flush for N unmaps" deferred_flushes "$disk"
+	add_case "$driver: contiguous: one flush for a request" contiguous_flushes "$disk"
 	add_case "$driver: cached: a hit costs neither flush nor update" cached_steady "$disk"
 	add_case "$driver: premapped: neither flush nor update" premapped_steady "$disk"
 done
@@ -346,8 +444,16 @@ for disk in $disks; do
 	add_case 'cached: evictions share flushes' cached_batches "$disk"
 	add_case 'cached: the age' cached_age "$disk"
 	for strategy in $strategies; do
-		[ "$strategy" = cached ] || add_case "cached: switched to $strategy" switch_away "$strategy" "$disk"
+		case $strategy in
+		cached | persistent) ;;
+		*) add_case "cached: switched to $strategy" switch_away "$strategy" "$disk" ;;
+		esac
 	done
+	for strategy in strict batched; do
+		add_case "$strategy: nothing is exposed" nothing_exposed "$strategy" "$disk"
+	done
+	add_case 'persistent: the cap' persistent_cap "$disk"
+	add_case 'persistent: after cached' keeps_on "$disk"
 	add_case 'premapped: withdrawn' premapped_withdrawn "$disk"
 	break
 done

@@ -82,8 +82,10 @@ impl Bench {
         engine.switch(&machine, kind).expect("memory");
         engine
             .cached
-            .set_budget_bytes(&machine, 1 << 40)
+            .budget_bytes
+            .set(1 << 40)
             .expect("a budget in range");
+        engine.retune(&machine);
         Self { machine, engine }
     }
 
@@ -232,8 +234,10 @@ fn main() {
             bench
                 .engine
                 .cached
-                .set_budget_bytes(&bench.machine, budget)
+                .budget_bytes
+                .set(budget)
                 .expect("a budget in range");
+            bench.engine.retune(&bench.machine);
 
             let ns = time(&scattered(pages), |pages| bench.single(pages));
             let part = |counter| bench.machine.total(counter) * 100;

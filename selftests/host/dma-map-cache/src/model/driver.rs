@@ -6,8 +6,8 @@
 //! with all that it may reach:
 //!
 //! - every buffer in use, at the right address, with the rights that it was mapped with;
-//! - after unmap, nothing (`strict`), what is queued (`deferred`), what is idle (`cached`), or RAM
-//!   (`premapped`), each within its limits.
+//! - after unmap, what is in the same batch (`contiguous`), nothing (`strict`, `batched`), what is queued (`deferred`), what is idle (`cached`,
+//!   `persistent`), or RAM (`premapped`), each within its limits.
 //!
 //! It also knows what each step may cost and how the statistics must change. One thread only; what
 //! threads do to each other is another test.
@@ -20,6 +20,7 @@ use super::sg::SgList;
 use super::{fault, thread};
 use crate::strategy::address::{Buffer, Iova, Layout, PageRange, Window, PAGE_SHIFT};
 use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::contiguous::MAX_PAGES;
 use crate::strategy::counter::{Counter, Flow};
 use crate::strategy::engine::Reach;
 use crate::strategy::{Engine, Kind};
@@ -72,6 +73,14 @@ impl Live {
     }
 }
 
+/// Pages of `contiguous` that are unmapped, and whose batch has not ended.
+#[derive(Clone, Copy, Debug)]
+struct Batched {
+    first: u64,
+    pages: u64,
+    cpu: usize,
+}
+
 /// An exact mapping whose unmap was `deferred`.
 #[derive(Clone, Copy, Debug)]
 struct Queued {
@@ -121,6 +130,7 @@ pub struct Driver {
     reach: Reach,
     live: Vec<Live>,
     queued: Vec<Queued>,
+    batched: Vec<Batched>,
     /// When pages of the cached windows became idle.
     idle_since: PageMap<u64>,
     /// When idle pages are looked at for their age the next time.
@@ -147,6 +157,7 @@ impl Driver {
             reach,
             live: Vec::new(),
             queued: Vec::new(),
+            batched: Vec::new(),
             idle_since: PageMap::default(),
             populated: false,
             maps: 0,
@@ -192,6 +203,7 @@ impl Driver {
                     alloc_iova: c.alloc_iova - calls.alloc_iova,
                     free_iova: c.free_iova - calls.free_iova,
                     arm: c.arm - calls.arm,
+                    end_batch: c.end_batch - calls.end_batch,
                 },
                 allocations: fault::allocations() - allocations,
                 statistics: Statistics {
@@ -216,7 +228,7 @@ impl Driver {
         let (result, cost) = self.measure(map);
         let refused = fault::refusals() != refusals;
 
-        if !refused && (cost.statistics.fallbacks == 0 || self.engine.current() != Kind::Cached) {
+        if !refused && (cost.statistics.fallbacks == 0 || !self.engine.current().counts()) {
             assert_eq!((cost.calls.unmap, cost.calls.flush), (0, 0), "{cost:?}");
         }
         match result {
@@ -272,13 +284,27 @@ impl Driver {
         )
     }
 
+    /// Whether a strategy serves what it can from a window at a constant offset.
+    fn at_offset(kind: Kind, is_list: bool) -> bool {
+        match kind {
+            Kind::Premapped | Kind::Cached | Kind::Persistent => true,
+            Kind::Batched => !is_list,
+            Kind::Strict | Kind::Deferred | Kind::Contiguous => false,
+        }
+    }
+
     /// The window that a strategy at a constant offset must serve a buffer from.
-    fn expected_window(&self, buffer: Buffer, access: Access) -> Option<Window> {
-        let window = match (self.engine.current(), access) {
-            (Kind::Cached, Access::Read) => Window::CachedRead,
-            (Kind::Cached, _) => Window::CachedWrite,
+    fn expected_window(&self, buffer: Buffer, access: Access, is_list: bool) -> Option<Window> {
+        let kind = self.engine.current();
+
+        if !Self::at_offset(kind, is_list) {
+            return None;
+        }
+
+        let window = match (kind, access) {
             (Kind::Premapped, _) => Window::Premapped,
-            _ => return None,
+            (_, Access::Read) => Window::CachedRead,
+            _ => Window::CachedWrite,
         };
         let last = buffer.phys.0 + buffer.len - 1;
         let known = match window {
@@ -295,7 +321,7 @@ impl Driver {
 
     /// Notes that pages are about to be used, even if the map fails in the end.
     fn touch(&mut self, buffers: &[Buffer]) {
-        if self.engine.current() != Kind::Cached {
+        if !self.engine.current().keeps() {
             return;
         }
         for window in [Window::CachedWrite, Window::CachedRead] {
@@ -319,7 +345,7 @@ impl Driver {
     /// Maps a buffer.
     pub fn map(&mut self, buffer: Buffer, access: Access) -> Result<Cost, OutOfMemory> {
         let kind = self.engine.current();
-        let expected = self.expected_window(buffer, access);
+        let expected = self.expected_window(buffer, access, false);
         let refusals = fault::refusals();
 
         self.touch(&[buffer]);
@@ -353,7 +379,7 @@ impl Driver {
         let n = buffers.len() as u64;
         let windows: Vec<_> = buffers
             .iter()
-            .map(|&buffer| self.expected_window(buffer, access))
+            .map(|&buffer| self.expected_window(buffer, access, true))
             .collect();
         let expected = windows[0].filter(|_| windows.iter().all(Option::is_some));
         let refusals = fault::refusals();
@@ -432,8 +458,16 @@ impl Driver {
         let live = self.live.last().expect("something was mapped");
         let exact = match live.call {
             Call::Fixed(_) => Window::Low,
+            Call::Single
+                if self.engine.current() == Kind::Contiguous
+                    && live.pages() <= MAX_PAGES
+                    && self.reach.limit >= self.layout.last(Window::Contiguous) =>
+            {
+                Window::Contiguous
+            }
             _ if self.reach.limit < self.layout.last(Window::Exact) => Window::Low,
-            _ if matches!(self.engine.current(), Kind::Cached | Kind::Premapped) => Window::Low,
+            Call::List(_) if Self::at_offset(self.engine.current(), true) => Window::Low,
+            Call::Single if Self::at_offset(self.engine.current(), false) => Window::Low,
             _ => Window::Exact,
         };
 
@@ -451,7 +485,9 @@ impl Driver {
 
         for (range, buffer) in live.ranges() {
             let avoidable = match self.layout.window(range.start) {
-                Window::Low | Window::Exact => range.bytes() - 1 <= boundary_mask,
+                Window::Low | Window::Exact | Window::Contiguous => {
+                    range.bytes() - 1 <= boundary_mask
+                }
                 // The address is that of the buffer: it is for the driver to choose it well.
                 _ => !crosses(buffer.phys.0, buffer.len),
             };
@@ -479,12 +515,19 @@ impl Driver {
         match self.layout.window(live.segments[0].0) {
             Window::Low | Window::Exact => {
                 assert_eq!(statistics.misses, n);
-                assert_eq!(calls.alloc_iova, 1);
+                // One more that was no use if there was no memory for its chunk.
+                assert_eq!(calls.alloc_iova - calls.free_iova, 1);
                 assert_eq!(calls.pte_updates, live.pages() + self.wasted(kind, cost));
                 assert_eq!(
                     statistics.fallbacks == n,
-                    matches!(kind, Kind::Cached | Kind::Premapped)
+                    Self::at_offset(kind, matches!(live.call, Call::List(_)))
                 );
+            }
+            Window::Contiguous => {
+                assert_eq!(statistics.misses, n);
+                // A chunk lasts for many.
+                assert!(calls.alloc_iova <= 1 && calls.free_iova <= 1);
+                assert_eq!((calls.map, calls.pte_updates), (1, live.pages()));
             }
             Window::Premapped => {
                 assert_eq!(statistics.hits, n);
@@ -505,9 +548,10 @@ impl Driver {
     fn wasted(&self, kind: Kind, cost: &Cost) -> u64 {
         let live = self.live.last().expect("something was mapped");
 
-        match kind {
-            Kind::Cached => cost.calls.pte_updates - live.pages(),
-            _ => 0,
+        if kind.counts() {
+            cost.calls.pte_updates - live.pages()
+        } else {
+            0
         }
     }
 
@@ -539,6 +583,16 @@ impl Driver {
                 id: allocation.id,
                 cpu: thread::cpu(),
                 since_us: self.iommu.now_us(),
+            });
+        }
+
+        if window == Window::Contiguous && kind == Kind::Contiguous {
+            let whole = live.whole();
+
+            self.batched.push(Batched {
+                first: whole.start.0 >> PAGE_SHIFT,
+                pages: whole.pages,
+                cpu: thread::cpu(),
             });
         }
 
@@ -574,13 +628,64 @@ impl Driver {
                 assert!(cost.calls.flush <= 1);
             }
             (Window::Premapped, _) => assert_eq!(cost.calls, Calls::default()),
+            (Window::Contiguous, _) if kind != Kind::Contiguous => {
+                assert_eq!((cost.calls.pte_updates, cost.calls.flush), (pages, 1));
+            }
+            (Window::Contiguous, _) => self.note_batch(&cost),
             (Window::CachedWrite | Window::CachedRead, _) => {
-                assert_eq!(cost.calls.pte_updates, cost.statistics.evictions);
-                assert!(cost.calls.flush <= cost.statistics.evictions.min(n));
+                // What is not kept is not evicted either.
+                let kept = self.budget() != 0;
+
+                assert_eq!(
+                    cost.statistics.evictions,
+                    if kept { cost.calls.pte_updates } else { 0 }
+                );
+                assert!(cost.calls.flush <= cost.calls.pte_updates.min(n));
             }
         }
         self.check();
         cost
+    }
+
+    /// What an unmap of `contiguous` did: nothing, or it ended the batch.
+    fn note_batch(&mut self, cost: &Cost) {
+        let cpu = thread::cpu();
+        let (mine, others): (Vec<Batched>, Vec<Batched>) =
+            self.batched.iter().partition(|batched| batched.cpu == cpu);
+
+        if mine.len() as u64 >= self.engine.contiguous.max_unmaps.get() {
+            assert_eq!(cost.calls.flush, 1);
+            assert_eq!(
+                cost.calls.pte_updates,
+                mine.iter().map(|batched| batched.pages).sum::<u64>()
+            );
+            self.batched = others;
+        } else {
+            assert_eq!((cost.calls.flush, cost.calls.pte_updates), (0, 0));
+            assert_eq!(cost.calls.end_batch, u64::from(mine.len() == 1));
+        }
+    }
+
+    /// Lets the interrupts be over that the CPUs are in.
+    pub fn end_interrupts(&mut self) {
+        for cpu in self.iommu.take_batches() {
+            let ((), cost) = self.measure(|this| this.engine.end_batch(&*this.iommu, cpu));
+
+            assert!(cost.calls.flush <= 1);
+        }
+        self.batched.clear();
+        self.check();
+    }
+
+    /// Sets the limit of a batch as a user does.
+    pub fn set_contiguous(&mut self, max_unmaps: u64) {
+        // It counts from the next unmap on, so none may be over it already.
+        self.end_interrupts();
+        self.engine
+            .contiguous
+            .max_unmaps
+            .set(max_unmaps)
+            .expect("a number in range");
     }
 
     /// Unmaps everything.
@@ -603,6 +708,9 @@ impl Driver {
                 self.populated |= to == Kind::Premapped;
                 if from != to {
                     self.note_settled();
+                }
+                if from == Kind::Contiguous && from != to {
+                    self.batched.clear();
                 }
             }
             Err(_) => {
@@ -641,19 +749,41 @@ impl Driver {
     pub fn set_budget_pages(&mut self, pages: u64) {
         self.engine
             .cached
-            .set_budget_bytes(&*self.iommu, pages << PAGE_SHIFT)
+            .budget_bytes
+            .set(pages << PAGE_SHIFT)
             .expect("a budget in range");
+        self.engine.retune(&self.iommu);
         self.check();
+    }
+
+    /// Sets the cap of `persistent` as a user does.
+    pub fn set_cap_pages(&mut self, pages: u64) {
+        self.engine
+            .persistent
+            .cap_bytes
+            .set(pages << PAGE_SHIFT)
+            .expect("a cap in range");
+        self.engine.retune(&self.iommu);
+        self.check();
+    }
+
+    /// Idle pages that may be kept.
+    fn budget(&self) -> u64 {
+        match self.engine.current() {
+            Kind::Cached => self.engine.cached.budget_bytes.get() >> PAGE_SHIFT,
+            Kind::Persistent => self.engine.persistent.cap_bytes.get() >> PAGE_SHIFT,
+            _ => 0,
+        }
     }
 
     /// Sets the age limit of idle pages as a user does.
     pub fn set_max_age_ms(&mut self, ms: u64) {
         self.engine
             .cached
-            .limits
             .max_age_ms
             .set(ms)
             .expect("an age in range");
+        self.engine.retune(&self.iommu);
         self.expire_idle();
         self.check();
     }
@@ -676,11 +806,11 @@ impl Driver {
 
     /// Time between two looks at the age of idle pages.
     fn expire_period_us(&self) -> u64 {
-        self.engine.cached.limits.max_age_ms.get() * 1_000 / 4
+        self.engine.cached.max_age_ms.get() * 1_000 / 4
     }
 
     fn expire_idle(&mut self) {
-        self.engine.cached.expire(&*self.iommu);
+        self.engine.counted.expire(&*self.iommu);
         self.expire_at = self.iommu.now_us() + self.expire_period_us();
     }
 
@@ -688,6 +818,8 @@ impl Driver {
     pub fn advance(&mut self, us: u64) {
         let end = self.iommu.now_us() + us;
 
+        // An interrupt takes no time.
+        self.end_interrupts();
         loop {
             let timer = self.iommu.timer().unwrap_or(u64::MAX);
             let next = timer.min(self.expire_at);
@@ -718,15 +850,16 @@ impl Driver {
     /// Ends the use of the device; nothing may be left of it if all was unmapped.
     pub fn retire(&mut self) {
         self.engine.retire(&self.iommu);
+        self.batched.clear();
         if self.live.is_empty() {
             self.populated = false;
             assert!(self.iommu.table().is_empty(), "still mapped after the end");
             assert!(self.iommu.stale().is_empty(), "not flushed after the end");
-            for arena in [Arena::Low, Arena::Exact] {
+            for arena in [Arena::Low, Arena::Exact, Arena::Contiguous] {
                 assert_eq!(self.iommu.allocations(arena).len(), 0, "IOVA space leaks");
             }
             assert_eq!(self.engine.live_pages(&*self.iommu), 0);
-            assert_eq!(self.iommu.outstanding(Flow::Idle), 0);
+            assert_eq!(self.engine.exposed_pages(&*self.iommu), 0);
         }
     }
 
@@ -745,6 +878,7 @@ impl Driver {
         let in_use = self.check_live(&table);
 
         self.check_exact(&table);
+        self.check_contiguous(&table);
         self.check_cached(&table, &in_use);
         self.check_premapped(&table);
         self.check_statistics();
@@ -824,7 +958,7 @@ impl Driver {
             exact.len() + self.queued.len(),
             "IOVA ranges that belong to nobody"
         );
-        for page in self.iommu.stale().keys() {
+        for page in self.iommu.stale().keys().filter(|page| is_exact(page)) {
             assert!(
                 self.queued
                     .iter()
@@ -847,6 +981,26 @@ impl Driver {
         }
     }
 
+    /// The device reaches what is in use, and what waits for the end of a batch, and no more.
+    fn check_contiguous(&self, table: &PageMap<Entry>) {
+        let is_contiguous =
+            |page: &u64| self.layout.window(Iova(page << PAGE_SHIFT)) == Window::Contiguous;
+        let waiting: u64 = self.batched.iter().map(|batched| batched.pages).sum();
+
+        assert!(self.batched.is_empty() || self.engine.current() == Kind::Contiguous);
+        // Those in use were found, so equal numbers mean that there are no others.
+        assert_eq!(
+            table.keys().filter(|page| is_contiguous(page)).count() as u64,
+            self.in_window(Window::Contiguous) + waiting
+        );
+        for batched in &self.batched {
+            for page in batched.first..batched.first + batched.pages {
+                assert!(table.contains_key(&page), "cleared before its batch ended");
+            }
+        }
+        assert!(!self.iommu.stale().keys().any(is_contiguous));
+    }
+
     /// Idle pages are within budget and age, and counted.
     fn check_cached(&mut self, table: &PageMap<Entry>, in_use: &BTreeSet<u64>) {
         let now = self.iommu.now_us();
@@ -855,14 +1009,23 @@ impl Driver {
             .copied()
             .filter(|page| self.is_cached(*page) && !in_use.contains(page))
             .collect();
-        let budget = match self.engine.current() {
-            Kind::Cached => self.engine.cached.limits.budget_bytes.get() >> PAGE_SHIFT,
-            _ => 0,
+        let budget = self.budget();
+        let max_age = match self.engine.current() {
+            Kind::Cached => self.engine.cached.max_age_ms.get() * 1_000,
+            _ => u64::MAX >> 1,
         };
-        let max_age = self.engine.cached.limits.max_age_ms.get() * 1_000;
 
         assert!(idle.len() as u64 <= budget, "{} pages are idle", idle.len());
         assert_eq!(self.iommu.outstanding(Flow::Idle), idle.len() as u64);
+        assert_eq!(
+            self.iommu.outstanding(Flow::Queue),
+            self.queued.iter().map(|queued| queued.pages).sum::<u64>()
+                + self
+                    .batched
+                    .iter()
+                    .map(|batched| batched.pages)
+                    .sum::<u64>()
+        );
         let before = std::mem::take(&mut self.idle_since);
 
         for page in idle {
@@ -915,7 +1078,12 @@ impl Driver {
             self.engine.live_pages(&*self.iommu),
             self.live.iter().map(Live::pages).sum::<u64>()
         );
-        for window in [Window::Low, Window::Exact, Window::Premapped] {
+        for window in [
+            Window::Low,
+            Window::Exact,
+            Window::Premapped,
+            Window::Contiguous,
+        ] {
             assert_eq!(pages(window), self.in_window(window), "{window:?}");
         }
         // These two are one flow.
@@ -928,9 +1096,10 @@ impl Driver {
             .into_iter()
             .filter(|window| match window {
                 Window::Low => false,
-                Window::Exact => matches!(current, Kind::Premapped | Kind::Cached),
+                Window::Exact => Self::at_offset(current, true),
                 Window::Premapped => current != Kind::Premapped,
-                Window::CachedWrite | Window::CachedRead => current != Kind::Cached,
+                Window::Contiguous => current != Kind::Contiguous,
+                Window::CachedWrite | Window::CachedRead => !current.counts(),
             })
             .map(|window| self.in_window(window))
             .sum();

@@ -12,7 +12,7 @@
 //! iova_domain` would not stand, is a panic that says what was done.
 
 use std::collections::btree_map::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
@@ -92,6 +92,8 @@ pub struct Calls {
     pub free_iova: u64,
     /// Requests for the flush timer.
     pub arm: u64,
+    /// Requests for the end of a batch.
+    pub end_batch: u64,
 }
 
 /// IOVA space that was handed out.
@@ -113,10 +115,13 @@ struct State {
     /// By first page.
     low: BTreeMap<u64, Allocation>,
     exact: BTreeMap<u64, Allocation>,
+    contiguous: BTreeMap<u64, Allocation>,
     allocations: u64,
     calls: Calls,
     now_us: u64,
     timer: Option<u64>,
+    /// CPUs that want their batch ended.
+    batches: BTreeSet<usize>,
 }
 
 impl State {
@@ -124,6 +129,7 @@ impl State {
         match arena {
             Arena::Low => &self.low,
             Arena::Exact => &self.exact,
+            Arena::Contiguous => &self.contiguous,
         }
     }
 
@@ -131,6 +137,7 @@ impl State {
         match arena {
             Arena::Low => &mut self.low,
             Arena::Exact => &mut self.exact,
+            Arena::Contiguous => &mut self.contiguous,
         }
     }
 
@@ -209,7 +216,7 @@ impl Iommu {
                 now_us: BOOT_US,
                 ..State::default()
             }),
-            counters: Default::default(),
+            counters: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             during_flush: Mutex::new(None),
         }
     }
@@ -289,6 +296,12 @@ impl Iommu {
         self.state().timer.take()
     }
 
+    /// The CPUs whose interrupt is over now and that want their batch ended; who takes them calls
+    /// `end_batch()` for each.
+    pub fn take_batches(&self) -> BTreeSet<usize> {
+        std::mem::take(&mut self.state().batches)
+    }
+
     /// Lets `hook` run once, while an invalidation is under way.
     pub fn during_flush(&self, hook: impl FnOnce(&Self) + Send + 'static) {
         *self.during_flush.lock().unwrap() = Some(Box::new(hook));
@@ -314,10 +327,11 @@ impl Iommu {
         let right = match window {
             Window::Low => fits(Arena::Low),
             Window::Exact => fits(Arena::Exact),
+            Window::Contiguous => fits(Arena::Contiguous),
             Window::Premapped => false,
             Window::CachedWrite => entry.access == Access::ReadWrite,
             Window::CachedRead => entry.access == Access::Read,
-        } && (matches!(window, Window::Low | Window::Exact)
+        } && (matches!(window, Window::Low | Window::Exact | Window::Contiguous)
             || self.layout.offset(range.start) == phys.0
                 && entry.target == Target::Memory
                 && range.end().0 - 1 <= self.layout.last(window));
@@ -424,15 +438,16 @@ impl Backend for Iommu {
     }
 
     fn unmap_flush(&self, ranges: impl Iterator<Item = PageRange>) {
-        let ranges: Vec<_> = ranges.collect();
+        let mut cleared = Vec::new();
 
-        ensure(!ranges.is_empty(), || {
+        self.unmap(ranges.inspect(|range| cleared.push(*range)));
+        ensure(!cleared.is_empty(), || {
             "invalidates what was not even mapped".into()
         });
-        self.unmap(ranges.iter().copied());
+
         let mut state = self.state();
 
-        for page in ranges.into_iter().flat_map(pages) {
+        for page in cleared.into_iter().flat_map(pages) {
             state.stale.remove(&page);
         }
         state.calls.flush += 1;
@@ -465,6 +480,10 @@ impl Backend for Iommu {
             // As everywhere, page 0 is nobody's.
             Arena::Low => (Window::Low, 1),
             Arena::Exact => (Window::Exact, self.layout.base(Window::Exact) >> PAGE_SHIFT),
+            Arena::Contiguous => (
+                Window::Contiguous,
+                self.layout.base(Window::Contiguous) >> PAGE_SHIFT,
+            ),
         };
         let mut end = (limit.min(self.layout.last(window)) + 1) >> PAGE_SHIFT;
         let align = pages.next_power_of_two();
@@ -539,6 +558,14 @@ impl Backend for Iommu {
 
         state.calls.arm += 1;
         state.timer = Some(state.timer.map_or(due, |timer| timer.min(due)));
+    }
+
+    fn end_batch_soon(&self) {
+        let cpu = self.cpu();
+        let mut state = self.state();
+
+        state.calls.end_batch += 1;
+        state.batches.insert(cpu);
     }
 
     fn count(&self, counter: Counter, n: u64) {

@@ -4,8 +4,10 @@
 
 mod address;
 mod cached;
+mod contiguous;
 mod deferred;
 mod exact;
+mod exposure;
 mod faults;
 mod machine;
 mod names;

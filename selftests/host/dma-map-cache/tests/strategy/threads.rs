@@ -66,11 +66,13 @@ impl Storm {
         let engine = Engine::new(layout, iommu.ram_end()).unwrap();
 
         engine.deferred.max_unmaps.set(self.max_unmaps).unwrap();
-        engine.cached.limits.max_age_ms.set(20).unwrap();
+        engine.cached.max_age_ms.set(20).unwrap();
         engine
             .cached
-            .set_budget_bytes(&iommu, self.budgets[0] << PAGE_SHIFT)
+            .budget_bytes
+            .set(self.budgets[0] << PAGE_SHIFT)
             .unwrap();
+        engine.retune(&iommu);
         engine.switch(&iommu, self.kinds[0]).unwrap();
         (iommu, engine)
     }
@@ -157,7 +159,7 @@ fn drive(
 
 /// The user, the timers and the housekeeping.
 fn control(storm: &Storm, (iommu, engine): (&Iommu, &Engine<Iommu>), random: &mut Random) {
-    match random.below(8) {
+    match random.below(9) {
         0 | 1 => {
             let kind = storm.kinds[random.below(storm.kinds.len() as u64) as usize];
 
@@ -168,11 +170,18 @@ fn control(storm: &Storm, (iommu, engine): (&Iommu, &Engine<Iommu>), random: &mu
 
             engine
                 .cached
-                .set_budget_bytes(iommu, budget << PAGE_SHIFT)
+                .budget_bytes
+                .set(budget << PAGE_SHIFT)
                 .unwrap();
+            engine.retune(iommu);
         }
-        3 => engine.cached.expire(iommu),
+        3 => engine.counted.expire(iommu),
         4 => drop(engine.settle(iommu)),
+        6 => {
+            for cpu in iommu.take_batches() {
+                engine.end_batch(iommu, cpu);
+            }
+        }
         5 => iommu.set_now_us(iommu.now_us() + random.below(10_000)),
         _ => {
             if iommu.take_timer().is_some() {
@@ -275,9 +284,9 @@ fn check_end(engine: &Engine<Iommu>, iommu: &Iommu) {
     let layout = |window: Window| (window as u64) << (44 - PAGE_SHIFT);
     let cached = || {
         let table = iommu.table();
-        let first = layout(Window::CachedWrite);
+        let counted = layout(Window::CachedWrite)..layout(Window::Contiguous);
 
-        table.keys().filter(|page| **page >= first).count() as u64
+        table.keys().filter(|page| counted.contains(page)).count() as u64
     };
 
     assert_eq!(engine.live_pages(iommu), 0);
@@ -299,21 +308,29 @@ fn check_end(engine: &Engine<Iommu>, iommu: &Iommu) {
     );
     assert!(queued == 0 || engine.current() == Kind::Deferred);
     engine.expire_deferred(iommu);
+    for cpu in iommu.take_batches() {
+        engine.end_batch(iommu, cpu);
+    }
+    assert_eq!(iommu.outstanding(Flow::Queue), 0, "a batch has no end");
     assert!(iommu.stale().is_empty(), "not flushed in the end");
 
     // Idle pages are known and, after a look at them, within the budget.
     assert_eq!(iommu.outstanding(Flow::Idle), cached());
-    engine.cached.expire(iommu);
+    engine.counted.expire(iommu);
     assert_eq!(iommu.outstanding(Flow::Idle), cached());
-    assert!(
-        cached() <= engine.cached.limits.budget_bytes.get() >> PAGE_SHIFT
-            && (cached() == 0 || engine.current() == Kind::Cached)
-    );
+
+    let budget_bytes = match engine.current() {
+        Kind::Cached => engine.cached.budget_bytes.get(),
+        Kind::Persistent => engine.persistent.cap_bytes.get(),
+        _ => 0,
+    };
+
+    assert!(cached() <= budget_bytes >> PAGE_SHIFT);
 
     engine.retire(iommu);
     assert!(iommu.table().is_empty(), "still mapped in the end");
     assert!(iommu.stale().is_empty());
-    for arena in [Arena::Low, Arena::Exact] {
+    for arena in [Arena::Low, Arena::Exact, Arena::Contiguous] {
         assert!(iommu.allocations(arena).is_empty(), "IOVA space leaks");
     }
 
@@ -343,6 +360,46 @@ fn cached_within_a_small_budget() {
         budgets: &[8, 1, 3, 0, 2],
         max_unmaps: 256,
         hot: 6,
+    });
+}
+
+#[test]
+fn batched() {
+    run(Storm {
+        kinds: &[Kind::Batched],
+        budgets: &[0],
+        max_unmaps: 256,
+        hot: 2,
+    });
+}
+
+#[test]
+fn in_and_out_of_batched() {
+    run(Storm {
+        kinds: &[Kind::Batched, Kind::Persistent],
+        budgets: &[0],
+        max_unmaps: 256,
+        hot: 3,
+    });
+}
+
+#[test]
+fn contiguous() {
+    run(Storm {
+        kinds: &[Kind::Contiguous],
+        budgets: &[0],
+        max_unmaps: 256,
+        hot: 24,
+    });
+}
+
+#[test]
+fn in_and_out_of_contiguous() {
+    run(Storm {
+        kinds: &[Kind::Contiguous, Kind::Deferred, Kind::Strict],
+        budgets: &[0],
+        max_unmaps: 4,
+        hot: 8,
     });
 }
 
