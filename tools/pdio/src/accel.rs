@@ -118,6 +118,7 @@ fn try_kvm(kernel: &Kernel, payload: &Payload) -> Result<()> {
         icount: false,
         disks: Disks::Null,
         devices: false,
+        external_port: None,
         console: Console::File(dir.path().join("console")),
         control: None,
         kernel: kernel.image.clone(),

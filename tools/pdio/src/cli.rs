@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::accel::{self, Verdict};
+use crate::acpi;
 use crate::cache::Kernel;
 use crate::check;
 use crate::guest::{self, Guest};
@@ -84,6 +85,9 @@ struct MachineArgs {
     /// Accelerator, instead of the one that `pdio accel` names
     #[arg(long, value_enum)]
     accel: Option<Accel>,
+    /// With a PCIe port that leads out of the machine, and a device behind it that is not trusted
+    #[arg(long)]
+    external_port: bool,
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS")]
     append: Option<String>,
@@ -176,6 +180,7 @@ impl Default for MachineArgs {
             cpus: 2,
             memory: 2048,
             accel: None,
+            external_port: false,
             append: Some("loglevel=5".into()),
         }
     }
@@ -204,6 +209,10 @@ impl Bench {
     fn machine(&self, args: &MachineArgs, icount: bool) -> Result<Machine> {
         let initrd = self.dir.path().join("initrd");
         initramfs::write(&initramfs::build(&self.kernel, &self.payload)?, &initrd)?;
+        let external_port = args.external_port.then(|| self.dir.path().join("ssdt"));
+        if let Some(table) = &external_port {
+            fs::write(table, acpi::external_facing_port(qemu::EXTERNAL_PORT << 3))?;
+        }
         let accel = match args.accel {
             Some(accel) => accel,
             None if icount => Accel::Tcg,
@@ -221,6 +230,7 @@ impl Bench {
                 qemu::create_disks(self.dir.path())?
             },
             devices: true,
+            external_port,
             console: Console::Terminal,
             control: None,
             kernel: self.kernel.image.clone(),

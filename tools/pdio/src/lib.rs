@@ -3,7 +3,8 @@
 //! The parts of `pdio`, from the machine up to the report.
 //!
 //! * [`cache`] finds the kernel and the tools that the set-up prepared.
-//! * [`initramfs`] packs them, and [`qemu`] describes the machine that boots them.
+//! * [`initramfs`] packs them, and [`qemu`] describes the machine that boots them, with
+//!   tables by [`acpi`].
 //! * [`guest`] owns a running machine and talks to the agent in it.
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
@@ -12,6 +13,7 @@
 //!   far it is, [`results`] keeps it, [`stats`], [`table`] and [`plot`] present it.
 
 pub mod accel;
+pub mod acpi;
 pub mod cache;
 pub mod check;
 pub mod cli;

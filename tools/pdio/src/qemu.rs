@@ -23,6 +23,9 @@ pub const NVME: &str = "0000:00:04.0";
 pub const AHCI: &str = "0000:00:05.0";
 /// The two virtio network devices that are joined back to back.
 pub const VIRTIO_NET: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
+/// The device number of the port that leads out of the machine. Behind it, at
+/// 0000:01:00.0, is an NVMe controller that the kernel does not trust.
+pub const EXTERNAL_PORT: u8 = 8;
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -49,6 +52,10 @@ pub enum Iommu {
     IntelScalable,
     /// VT-d with second-stage tables: wherever the kernel's identity mode is compared.
     IntelLegacy,
+    /// VT-d with second-stage tables that says that it caches what is not there, as it does for
+    /// the sake of nested guests: each mapping is invalidated as well, and the kernel refuses its
+    /// lazy mode.
+    IntelCaching,
     /// AMD-Vi.
     Amd,
     /// The paravirtual IOMMU.
@@ -62,6 +69,7 @@ impl Iommu {
         match self {
             Self::IntelScalable => Some("intel-iommu,scalable-mode=on,fsts=on"),
             Self::IntelLegacy => Some("intel-iommu,caching-mode=off"),
+            Self::IntelCaching => Some("intel-iommu,caching-mode=on"),
             Self::Amd => Some("amd-iommu,dma-remap=on"),
             Self::Virtio => Some("virtio-iommu-pci,addr=1e.0"),
             Self::None => None,
@@ -71,7 +79,7 @@ impl Iommu {
     fn kernel_parameters(self) -> &'static str {
         match self {
             Self::IntelScalable => "intel_iommu=on,sm_on",
-            Self::IntelLegacy => "intel_iommu=on,sm_off",
+            Self::IntelLegacy | Self::IntelCaching => "intel_iommu=on,sm_off",
             Self::Amd => "amd_iommu=on",
             Self::Virtio => "pdio.modules=virtio_iommu",
             Self::None => "intel_iommu=off",
@@ -114,6 +122,8 @@ pub struct Machine {
     pub disks: Disks,
     /// Whether to have devices at all; without them a boot is a little quicker.
     pub devices: bool,
+    /// A file with [`acpi::external_facing_port`] of [`EXTERNAL_PORT`], if there is to be one.
+    pub external_port: Option<PathBuf>,
     /// Where the console goes.
     pub console: Console,
     /// A listening Unix socket: the second serial port, which the agent uses.
@@ -176,6 +186,9 @@ impl Machine {
             self.network(&mut args);
             self.storage(&mut args)?;
         }
+        if let Some(table) = &self.external_port {
+            self.external(&mut args, table)?;
+        }
 
         match &self.console {
             Console::Terminal => args.pair("-serial", "mon:stdio"),
@@ -203,6 +216,11 @@ impl Machine {
             "nvme_core.io_timeout=3600",
             self.iommu.kernel_parameters(),
         ];
+        if self.external_port.is_some() {
+            // What an untrusted device shares a page with, the kernel bounces, and for RAM below
+            // 4 GiB it keeps no buffers for that unless it is asked to.
+            line.push("iommu=soft");
+        }
         if self.accel == Accel::Tcg {
             line.extend(["tsc=reliable", "no_timer_check"]);
         }
@@ -235,32 +253,53 @@ impl Machine {
 
     fn storage(&self, args: &mut Arguments) -> Result<()> {
         for name in ["nvme", "ahci"] {
-            let drive = match &self.disks {
-                Disks::Null => {
-                    // Without a delay some requests are done before whoever waits for them
-                    // sleeps, and which ones depends on the host: that would be noise.
-                    let delay = if self.icount {
-                        ",latency-ns=200000"
-                    } else {
-                        ""
-                    };
-                    format!(
-                        "driver=null-co,node-name={name},size={DISK_BYTES},read-zeroes=off{delay}"
-                    )
-                }
-                Disks::Files(dir) => {
-                    let path = dir.join(format!("{name}.img"));
-                    format!(
-                        "driver=file,node-name={name},filename={},cache.no-flush=on",
-                        option(&path)?
-                    )
-                }
-            };
-            args.pair("-blockdev", drive);
+            args.pair("-blockdev", self.drive(name)?);
         }
         args.pair("-device", "nvme,serial=pdio,drive=nvme,addr=4.0");
         args.pair("-device", "ich9-ahci,id=ahci,addr=5.0");
         args.pair("-device", "ide-hd,drive=ahci,bus=ahci.0");
+        Ok(())
+    }
+
+    fn drive(&self, name: &str) -> Result<String> {
+        Ok(match &self.disks {
+            Disks::Null => {
+                // Without a delay some requests are done before whoever waits for them
+                // sleeps, and which ones depends on the host: that would be noise.
+                let delay = if self.icount {
+                    ",latency-ns=200000"
+                } else {
+                    ""
+                };
+                format!("driver=null-co,node-name={name},size={DISK_BYTES},read-zeroes=off{delay}")
+            }
+            Disks::Files(dir) => {
+                let path = dir.join(format!("{name}.img"));
+                format!(
+                    "driver=file,node-name={name},filename={},cache.no-flush=on",
+                    option(&path)?
+                )
+            }
+        })
+    }
+
+    fn external(&self, args: &mut Arguments, table: &Path) -> Result<()> {
+        args.pair(
+            "-acpitable",
+            format!(
+                "sig=SSDT,rev=2,oem_id=PDIO,oem_table_id=EXTPORT,data={}",
+                option(table)?
+            ),
+        );
+        args.pair(
+            "-device",
+            format!("pcie-root-port,id=external,chassis=1,addr={EXTERNAL_PORT:x}.0"),
+        );
+        args.pair("-blockdev", self.drive("external")?);
+        args.pair(
+            "-device",
+            "nvme,serial=external,drive=external,bus=external",
+        );
         Ok(())
     }
 
@@ -280,7 +319,7 @@ pub const DISK_BYTES: u64 = 1 << 30;
 
 /// Makes the disks of [`Disks::Files`] in `dir`.
 pub fn create_disks(dir: &Path) -> Result<Disks> {
-    for name in ["nvme", "ahci"] {
+    for name in ["nvme", "ahci", "external"] {
         let path = dir.join(format!("{name}.img"));
         std::fs::File::create(&path)
             .and_then(|file| file.set_len(DISK_BYTES))
@@ -340,6 +379,7 @@ mod tests {
             icount: true,
             disks: Disks::Null,
             devices: true,
+            external_port: None,
             console: Console::File("/tmp/a,b".into()),
             control: Some("/tmp/ctl".into()),
             kernel: "/k".into(),
@@ -355,9 +395,12 @@ mod tests {
 
     #[test]
     fn the_iommu_comes_before_the_devices_it_translates_for() {
-        for iommu in [Iommu::IntelScalable, Iommu::IntelLegacy, Iommu::Amd] {
+        for &iommu in Iommu::value_variants() {
+            let Some(device) = iommu.device() else {
+                continue;
+            };
             let line = line(&Machine { iommu, ..machine() });
-            let at = line.find(iommu.device().unwrap()).unwrap();
+            let at = line.find(device).unwrap();
             for device in ["e1000e", "nvme", "ahci", "virtio-net"] {
                 assert!(at < line.find(device).unwrap(), "{device}");
             }
@@ -379,6 +422,17 @@ mod tests {
             let word = words.find(|word| word.contains(device) && word.contains("addr="));
             assert!(word.is_some_and(|word| word.contains(slot)), "{device}");
         }
+    }
+
+    #[test]
+    fn the_external_port_comes_with_its_table() {
+        assert!(!line(&machine()).contains("pcie-root-port"));
+        let line = line(&Machine {
+            external_port: Some("/t".into()),
+            ..machine()
+        });
+        assert!(line.contains("sig=SSDT") && line.contains("data=/t"));
+        assert!(line.contains("pcie-root-port,id=external,chassis=1,addr=8.0"));
     }
 
     #[test]
