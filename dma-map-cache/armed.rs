@@ -152,7 +152,7 @@ impl Registry {
             0 => {
                 kernel::dev_err!(
                     device.device(),
-                    "dma-map-cache: is behind no IOMMU; is it on (intel_iommu=on)?\n"
+                    "dma-map-cache: is behind no IOMMU; turn it on in the firmware and with intel_iommu=on\n"
                 );
                 Err(not_supported())
             }

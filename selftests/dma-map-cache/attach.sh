@@ -21,15 +21,6 @@ works()
 	esac
 }
 
-# identity ADDRESS: changes whenever its driver is bound anew.
-identity()
-{
-	driver_of "$1"
-	# shellcheck disable=SC2012 # names without surprises
-	ls -id "$bus/devices/$1"/net/* "$bus/devices/$1"/virtio* "$bus/devices/$1"/nvme/* \
-		"$bus/devices/$1"/ata* 2>/dev/null || true
-}
-
 has_directory()
 {
 	[ -e "$bus/devices/$1/dma_map_cache" ]

@@ -232,6 +232,15 @@ bind()
 	[ -n "$(driver_of "$1")" ] || fail "$1 is bound to no driver"
 }
 
+# identity ADDRESS: changes whenever its driver is bound anew.
+identity()
+{
+	driver_of "$1"
+	# shellcheck disable=SC2012 # names without surprises
+	ls -id "$bus/devices/$1"/net/* "$bus/devices/$1"/virtio* "$bus/devices/$1"/nvme/* \
+		"$bus/devices/$1"/ata* 2>/dev/null || true
+}
+
 # state ADDRESS: its line in `devices`, without the address.
 state()
 {
