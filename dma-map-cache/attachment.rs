@@ -431,41 +431,31 @@ impl Backend for Attachment {
         access: Access,
         target: Target,
     ) -> Result<(), OutOfMemory> {
-        let access = match access {
-            Access::Read => prot::READ,
-            Access::Write => prot::WRITE,
-            Access::ReadWrite => prot::READ | prot::WRITE,
-        };
         let target = match target {
             Target::Memory => prot::CACHE,
             Target::Mmio => prot::MMIO,
         };
 
-        self.domain
-            .map(
-                range.start.0,
-                phys.0,
-                range.bytes() as usize,
-                access | target,
-                Context::Atomic,
-            )
-            .map_err(|_| OutOfMemory)?;
-        self.count(Counter::PteUpdates, range.pages);
-        Ok(())
+        self.map_by(
+            Domain::map,
+            range,
+            phys,
+            prot_of(access) | target,
+            Context::Atomic,
+        )
+    }
+
+    #[inline]
+    fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory> {
+        let prot = prot_of(access) | prot::CACHE;
+
+        self.map_by(Domain::map_pages, range, phys, prot, Context::Atomic)
     }
 
     fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {
-        self.domain
-            .map(
-                range.start.0,
-                phys.0,
-                range.bytes() as usize,
-                prot::READ | prot::WRITE | prot::CACHE,
-                Context::MaySleep,
-            )
-            .map_err(|_| OutOfMemory)?;
-        self.count(Counter::PteUpdates, range.pages);
-        Ok(())
+        let prot = prot_of(Access::ReadWrite) | prot::CACHE;
+
+        self.map_by(Domain::map, range, phys, prot, Context::MaySleep)
     }
 
     #[inline]
@@ -574,6 +564,23 @@ impl Backend for Attachment {
 }
 
 impl Attachment {
+    /// Maps a range by one of the ways that a domain offers, and counts that.
+    #[inline]
+    fn map_by(
+        &self,
+        map: impl FnOnce(&Domain, u64, u64, usize, u32, Context) -> Result,
+        range: PageRange,
+        phys: Phys,
+        prot: u32,
+        context: Context,
+    ) -> Result<(), OutOfMemory> {
+        let bytes = range.bytes() as usize;
+
+        map(&self.domain, range.start.0, phys.0, bytes, prot, context).map_err(|_| OutOfMemory)?;
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
     /// Maps a buffer that is no simple hit, or that somebody wants to hear of.
     ///
     /// The parameters are in the order in which the DMA core passes them, so that the path of a hit
@@ -609,6 +616,16 @@ impl Attachment {
     fn unmap_slowly(&self, dma_address: DmaAddress, len: u64) {
         trace::unmap(&self.device, dma_address, len);
         self.engine.unmap(self, Iova(dma_address.0), len.max(1));
+    }
+}
+
+/// Protection flags for what the device may do.
+#[inline]
+fn prot_of(access: Access) -> u32 {
+    match access {
+        Access::Read => prot::READ,
+        Access::Write => prot::WRITE,
+        Access::ReadWrite => prot::READ | prot::WRITE,
     }
 }
 

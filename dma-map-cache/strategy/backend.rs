@@ -136,7 +136,8 @@ pub trait Backend: Sync + Sized {
     /// Milliseconds since some moment; wraps. The resolution may be that of the timer tick.
     fn now_ms(&self) -> u32;
 
-    /// Lets the device reach `range`, which must not be mapped yet, at `phys`.
+    /// Lets the device reach `range`, which must not be mapped yet, at `phys`. It can be unmapped
+    /// as a whole only.
     ///
     /// # Errors
     ///
@@ -148,6 +149,13 @@ pub trait Backend: Sync + Sized {
         access: Access,
         target: Target,
     ) -> Result<(), OutOfMemory>;
+
+    /// As [`Backend::map`], for RAM; any page of it can be unmapped on its own.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing is mapped.
+    fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory>;
 
     /// As [`Backend::map`], for ranges of any size, with large pages where they fit. May sleep.
     ///

@@ -53,8 +53,7 @@ use super::{
         Access,
         Backend,
         OutOfMemory,
-        Sparse,
-        Target, //
+        Sparse, //
     },
     counter::{
         Counter,
@@ -508,11 +507,10 @@ impl<B: Backend> Counted<B> {
             _ => Access::ReadWrite,
         };
 
-        if let Err(error) = backend.map(
+        if let Err(error) = backend.map_pages(
             self.range(window, first, pages),
             Phys(first << PAGE_SHIFT),
             access,
-            Target::Memory,
         ) {
             run().for_each(Page::vacate);
             return Err(error);

@@ -16,6 +16,7 @@ use kernel::{
         from_err_ptr,
         to_result, //
     },
+    page::PAGE_SIZE,
     prelude::*, //
 };
 
@@ -84,6 +85,8 @@ pub struct Domain {
     /// Page-table pages that unmaps have taken out of the tree, until a flush makes sure that the
     /// IOMMU does not walk them any more.
     removed: IrqSpinLock<RemovedTables>,
+    /// Bytes that one call may map so that any page of them can be unmapped on its own. Constant.
+    divisible: usize,
 }
 
 // SAFETY: A domain belongs to no thread.
@@ -187,12 +190,58 @@ impl Domain {
         let domain = from_err_ptr(domain)?;
 
         // INVARIANT: `domain` is the paging domain that was just made for us.
-        Ok(Self {
+        let mut domain = Self {
             domain: NonNull::new(domain).ok_or(ENOMEM)?,
             removed: IrqSpinLock::new(RemovedTables {
                 first: ptr::null_mut(),
             }),
-        })
+            divisible: PAGE_SIZE,
+        };
+
+        domain.divisible = domain.divisible()?;
+        Ok(domain)
+    }
+
+    /// How much one call may map so that any page of it can be unmapped on its own.
+    ///
+    /// An IOMMU driver takes down all that one entry of the page table maps, and more than it was
+    /// asked to. Where pages of any power of two are possible (AMD-Vi), or what was mapped by one
+    /// call is one thing (virtio-iommu), that may be two pages already; elsewhere it is a large
+    /// page. No driver says so: it is tried, before a device is attached.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, and what the IOMMU driver says.
+    fn divisible(&self) -> Result<usize> {
+        // Aligned to its size, as a page of that size would have to be. Nobody follows it.
+        const PAIR: usize = 2 * PAGE_SIZE;
+
+        self.map(
+            PAIR as u64,
+            PAIR as u64,
+            PAIR,
+            prot::READ,
+            Context::MaySleep,
+        )?;
+
+        let unmap = |iova, len| {
+            // SAFETY: By the type invariant the domain is valid.
+            unsafe { bindings::iommu_unmap(self.domain.as_ptr(), iova, len) }
+        };
+        let alone = unmap(PAIR, PAGE_SIZE) == PAGE_SIZE;
+
+        // SAFETY: By the type invariant the domain is valid; its page sizes are constant.
+        let sizes = unsafe { self.domain.as_ref().pgsize_bitmap };
+        let large = sizes & !(PAIR - 1);
+
+        match (alone, large) {
+            (false, _) => Ok(PAGE_SIZE),
+            (true, large) => {
+                unmap(PAIR + PAGE_SIZE, PAGE_SIZE);
+                // One page short of the smallest large one. Without any there is no limit.
+                Ok((large & large.wrapping_neg()).wrapping_sub(PAGE_SIZE) & !(PAGE_SIZE - 1))
+            }
+        }
     }
 
     /// The last address that can be mapped.
@@ -231,7 +280,7 @@ impl Domain {
     }
 
     /// Maps `len` bytes at `phys` to `iova`; all three are multiples of the page size, and the
-    /// range is not mapped.
+    /// range is not mapped. It can be unmapped as a whole.
     ///
     /// # Errors
     ///
@@ -251,6 +300,37 @@ impl Domain {
                 context.gfp(),
             )
         })
+    }
+
+    /// As [`Domain::map`]; any page of it can be unmapped on its own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Domain::map`].
+    #[inline]
+    pub fn map_pages(
+        &self,
+        iova: u64,
+        phys: u64,
+        len: usize,
+        prot: u32,
+        context: Context,
+    ) -> Result {
+        let mut done = 0;
+
+        while done < len {
+            let part = (len - done).min(self.divisible);
+            let offset = done as u64;
+
+            if let Err(error) = self.map(iova + offset, phys + offset, part, prot, context) {
+                if done != 0 {
+                    self.unmap_sync(core::iter::once((iova, done)));
+                }
+                return Err(error);
+            }
+            done += part;
+        }
+        Ok(())
     }
 
     /// Runs `f` with a new gather.

@@ -168,7 +168,7 @@ log_problems()
 		/BUG: |kernel BUG at|WARNING: |Oops: |general protection fault/ ||
 		/UBSAN: |KASAN: |refcount_t: |list_(add|del) corruption|INFO: task / ||
 		/rcu: INFO: |soft lockup|Invalidation Queue Error|DMA-API: / ||
-		/dma-map-cache: .* pages mapped/'
+		/dma-map-cache: .* pages mapped|pdio: unmapped 0x/'
 }
 
 # expect_faults: until the case ends.

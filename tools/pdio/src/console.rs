@@ -18,7 +18,7 @@ const EXPECT_FAULT: &str = "pdio: expect fault";
 const EXPECT_NOTHING: &str = "pdio: expect nothing";
 
 /// Texts that mean a bug, whatever the test was about.
-const BUGS: [&str; 17] = [
+const BUGS: [&str; 18] = [
     "BUG: ",
     "kernel BUG at",
     "WARNING: ",
@@ -36,6 +36,7 @@ const BUGS: [&str; 17] = [
     "soft lockup",
     "Invalidation Queue Error",
     "DMA-API: ",
+    "pdio: unmapped 0x",
 ];
 
 /// Texts that mean that a device touched what it may not.

@@ -128,6 +128,10 @@ impl Backend for Machine {
         Ok(())
     }
 
+    fn map_pages(&self, _: PageRange, _: Phys, _: Access) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+
     fn map_ram(&self, _: PageRange, _: Phys) -> Result<(), OutOfMemory> {
         Ok(())
     }

@@ -64,8 +64,9 @@ pub struct Entry {
     pub access: Access,
     /// What is there.
     pub target: Target,
-    /// First page of the large page that this is a part of.
-    large: Option<u64>,
+    /// First page and number of pages of what can be unmapped as a whole only, if this is a part
+    /// of such a thing.
+    whole: Option<(u64, u64)>,
 }
 
 impl Entry {
@@ -174,11 +175,11 @@ impl State {
             };
 
             ensure(
-                entry.large.is_none_or(|large| {
-                    range.start.0 >> PAGE_SHIFT <= large
-                        && large + LARGE <= range.end().0 >> PAGE_SHIFT
+                entry.whole.is_none_or(|(first, pages)| {
+                    range.start.0 >> PAGE_SHIFT <= first
+                        && first + pages <= range.end().0 >> PAGE_SHIFT
                 }),
-                || format!("unmaps IOVA page {iova:#x} out of a large page, by {range:x?}"),
+                || format!("unmaps a part of {:x?} by {range:x?}", entry.whole),
             );
             self.stale.insert(iova, (entry, self.unmaps));
         }
@@ -312,6 +313,33 @@ impl Iommu {
         self.counters[cpu][counter.index()].load(Ordering::Relaxed)
     }
 
+    /// Maps a range, which can be unmapped in parts unless it is `whole`.
+    fn map_parts(
+        &self,
+        range: PageRange,
+        phys: Phys,
+        access: Access,
+        target: Target,
+        whole: Option<PageRange>,
+    ) -> Result<(), OutOfMemory> {
+        let whole = whole.map(|whole| (whole.start.0 >> PAGE_SHIFT, whole.pages));
+        let entry = |n| Entry {
+            page: phys.page() + n,
+            access,
+            target,
+            whole,
+        };
+
+        fault::allocate()?;
+        let mut state = self.state();
+
+        self.check_map(&state, range, phys, entry(0));
+        state.map(range, entry);
+        drop(state);
+        self.count(Counter::PteUpdates, range.pages);
+        Ok(())
+    }
+
     /// What a mapping must look like wherever the window of its address promises something.
     fn check_map(&self, state: &State, range: PageRange, phys: Phys, entry: Entry) {
         let window = self.layout.window(range.start);
@@ -386,21 +414,11 @@ impl Backend for Iommu {
         access: Access,
         target: Target,
     ) -> Result<(), OutOfMemory> {
-        let entry = |n| Entry {
-            page: phys.page() + n,
-            access,
-            target,
-            large: None,
-        };
+        self.map_parts(range, phys, access, target, Some(range))
+    }
 
-        fault::allocate()?;
-        let mut state = self.state();
-
-        self.check_map(&state, range, phys, entry(0));
-        state.map(range, entry);
-        drop(state);
-        self.count(Counter::PteUpdates, range.pages);
-        Ok(())
+    fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory> {
+        self.map_parts(range, phys, access, Target::Memory, None)
     }
 
     fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {
@@ -412,7 +430,8 @@ impl Backend for Iommu {
                 page: phys.page() + n,
                 access: Access::ReadWrite,
                 target: Target::Memory,
-                large: (iova <= large && large + LARGE <= iova + range.pages).then_some(large),
+                whole: (iova <= large && large + LARGE <= iova + range.pages)
+                    .then_some((large, LARGE)),
             }
         };
 
