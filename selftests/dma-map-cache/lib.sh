@@ -247,26 +247,30 @@ state()
 	sed -n "s/^$1 //p" $module/devices
 }
 
+# control FILE STATE ADDRESS...: writes each address to FILE, which leaves it in STATE.
+control()
+{
+	local file state address
+
+	file=$1
+	state=$2
+	shift 2
+	for address in "$@"; do
+		echo "$address" >"$module/$file" || fail "$address cannot be ${file}ed"
+		is "state of $address" "$(state "$address")" "$state"
+	done
+}
+
 # attach ADDRESS...
 attach()
 {
-	local address
-
-	for address in "$@"; do
-		echo "$address" >$module/attach || fail "$address cannot be attached"
-		is "state of $address" "$(state "$address")" 'attached strict'
-	done
+	control attach 'attached strict' "$@"
 }
 
 # detach ADDRESS...
 detach()
 {
-	local address
-
-	for address in "$@"; do
-		echo "$address" >$module/detach || fail "$address cannot be detached"
-		is "state of $address" "$(state "$address")" ''
-	done
+	control detach '' "$@"
 }
 
 # setting ADDRESS NAME [VALUE]: shows or sets an attribute.
@@ -453,7 +457,7 @@ no_packet_lost()
 
 # --- Disks -------------------------------------------------------------------
 
-# find_disk ADDRESS: its device file, if it is there.
+# find_disk ADDRESS: prints its device file, if it is there.
 find_disk()
 {
 	local path device
@@ -463,7 +467,7 @@ find_disk()
 		case $device/ in
 		*/"$1"/*)
 			if [ -b "/dev/${path##*/}" ]; then
-				echo "/dev/${path##*/}" >"$scratch/disk-$1"
+				echo "/dev/${path##*/}"
 				return
 			fi
 			;;
@@ -476,7 +480,6 @@ find_disk()
 disk_of()
 {
 	eventually 20 find_disk "$1" || fail "$1 has no disk"
-	cat "$scratch/disk-$1"
 }
 
 # disk_verify ADDRESS SIZE [FIO-OPTION...]: writes blocks of many sizes, reads them back and compares
