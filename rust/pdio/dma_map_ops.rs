@@ -536,14 +536,8 @@ impl<T: DmaMapOps> DmaOps<T> {
         len: usize,
         _attrs: usize,
     ) -> i32 {
-        // SAFETY: By the safety requirements. The memory stays the driver's.
-        let memory = unsafe { core::mem::ManuallyDrop::new(Memory::from_raw(address, len)) };
-
-        // SAFETY: The core passes the area that is being set up.
-        match unsafe { memory.mmap(vma) } {
-            Ok(()) => 0,
-            Err(error) => error.to_errno(),
-        }
+        // SAFETY: By the safety requirements; the core passes the area that is being set up.
+        unsafe { Self::lend(address, len, |memory| memory.mmap(vma)) }
     }
 
     /// `get_sgtable`: describes coherent memory as a list of pages.
@@ -559,11 +553,20 @@ impl<T: DmaMapOps> DmaOps<T> {
         len: usize,
         _attrs: usize,
     ) -> i32 {
-        // SAFETY: By the safety requirements. The memory stays the driver's.
+        // SAFETY: By the safety requirements; the core passes memory for a table.
+        unsafe { Self::lend(address, len, |memory| memory.fill_sg_table(table, len)) }
+    }
+
+    /// Lends coherent memory, which stays the driver's, to `f`. Returns 0 or what went wrong.
+    ///
+    /// # Safety
+    ///
+    /// The memory is from [`Self::alloc`] and has this length.
+    unsafe fn lend(address: *mut c_void, len: usize, f: impl FnOnce(&Memory) -> Result) -> i32 {
+        // SAFETY: By the safety requirement.
         let memory = unsafe { core::mem::ManuallyDrop::new(Memory::from_raw(address, len)) };
 
-        // SAFETY: The core passes memory for a table.
-        match unsafe { memory.fill_sg_table(table, len) } {
+        match f(&memory) {
             Ok(()) => 0,
             Err(error) => error.to_errno(),
         }
