@@ -99,7 +99,7 @@ mod tests {
         let table = external_facing_port(8 << 3);
         assert_eq!(table[0], 0x10);
         assert_eq!(
-            usize::from(table[1] & 0xf) | usize::from(table[2]) << 4,
+            usize::from(table[1] & 0xf) | (usize::from(table[2]) << 4),
             table.len() - 1
         );
         assert_eq!(&table[3..18], b"\\/\x03_SB_PCI0S40_");

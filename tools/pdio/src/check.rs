@@ -4,21 +4,25 @@
 //!
 //! A suite is a directory with a `Makefile` that sets `TEST_PROGS` or
 //! `TEST_GEN_PROGS`, or a directory named in an installed `kselftest-list.txt`.
-//! Each suite gets a machine of its own; a test that takes the machine down
-//! fails, and the next test gets a new one.
+//! Each suite gets a machine of its own, or several of different kinds if its
+//! file `machines` says so; a test that takes the machine down fails, and the
+//! next test gets a new one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
 
 use crate::console;
 use crate::guest::{Guest, Lost};
 use crate::initramfs::GUEST_SELFTESTS;
 use crate::interrupt;
 use crate::ktap::{self, Outcome, Report};
-use crate::qemu::{self, Console, Machine};
+use crate::qemu::{self, Console, Iommu, Machine};
 
 /// What kselftest allows a test whose `settings` do not say otherwise.
 const DEFAULT_TIMEOUT: u64 = 45;
@@ -126,11 +130,107 @@ fn parse_settings(text: &str) -> Option<u64> {
         .and_then(|value| value.trim().parse().ok())
 }
 
+/// What differs from one machine of a run to another, and which tests it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Share {
+    iommu: Iommu,
+    external_port: bool,
+    /// Words `NAME=VALUE` for the tests' environment.
+    environment: Vec<String>,
+    tests: Vec<Test>,
+}
+
+/// Reads a suite's file `machines`. A line is
+///
+/// ```text
+/// IOMMU [external-port] [NAME=VALUE...]: TEST...
+/// ```
+///
+/// and `#` begins a comment. A test runs on each machine whose line names it; one
+/// that no line names runs on the first, so that none is forgotten.
+fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
+    let mut shares = Vec::new();
+    for line in text.lines() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let (machine, programs) = line
+            .split_once(':')
+            .with_context(|| format!("`{line}` has no colon"))?;
+        let mut words = machine.split_whitespace();
+        let name = words.next().unwrap_or_default();
+        let Ok(iommu) = Iommu::from_str(name, false) else {
+            bail!("`{name}` is no IOMMU; see `pdio check --help`");
+        };
+        let mut share = Share {
+            iommu,
+            external_port: false,
+            environment: Vec::new(),
+            tests: Vec::new(),
+        };
+        for word in words {
+            match word {
+                "external-port" => share.external_port = true,
+                word if word.contains('=') => share.environment.push(word.to_owned()),
+                _ => bail!("`{word}` is nothing that a machine can have"),
+            }
+        }
+        for program in programs.split_whitespace() {
+            let Some(test) = suite.iter().find(|test| test.program == program) else {
+                bail!("`{program}` is none of the suite's tests");
+            };
+            share.tests.push(test.clone());
+        }
+        shares.push(share);
+    }
+
+    let named = |test: &Test| shares.iter().any(|share| share.tests.contains(test));
+    let unnamed: Vec<_> = suite.iter().filter(|test| !named(test)).cloned().collect();
+    let Some(first) = shares.first_mut() else {
+        bail!("it names no machine");
+    };
+    first.tests.extend(unnamed);
+    for share in &mut shares {
+        share
+            .tests
+            .sort_by_key(|test| suite.iter().position(|it| it == test));
+    }
+    Ok(shares)
+}
+
+/// Who gets which of the tests in `all`.
+fn shares(root: &Path, machine: &Machine, everywhere: bool, all: &[Test]) -> Result<Vec<Share>> {
+    let mut shares = Vec::new();
+    for suite in all.chunk_by(|a, b| a.suite == b.suite) {
+        let Some(first) = suite.first() else {
+            continue;
+        };
+        let path = root.join(&first.suite).join("machines");
+        match fs::read_to_string(&path) {
+            Ok(text) if everywhere => shares.extend(
+                parse_machines(&text, suite).with_context(|| format!("in {}", path.display()))?,
+            ),
+            _ => shares.push(Share {
+                iommu: machine.iommu,
+                external_port: machine.external_port.is_some(),
+                environment: Vec::new(),
+                tests: suite.to_owned(),
+            }),
+        }
+    }
+    Ok(shares)
+}
+
 /// What a run was asked for.
 #[derive(Debug)]
 pub struct Options {
     /// The kselftest root on the host.
     pub root: PathBuf,
+    /// On all the machines that the suites ask for, not on the given one only.
+    pub everywhere: bool,
+    /// The table for [`Machine::external_port`].
+    pub external_port: PathBuf,
     /// Only tests whose `suite/program` contains this.
     pub filter: Option<String>,
     /// Where logs go.
@@ -152,11 +252,17 @@ pub struct Summary {
 
 /// Runs the tests on machines like `machine`, and prints one line for each.
 pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
-    let mut all = tests(&options.root)?;
+    let all = tests(&options.root)?;
+    let mut shares = shares(&options.root, machine, options.everywhere, &all)?;
     if let Some(filter) = &options.filter {
-        all.retain(|test| test.name().contains(filter.as_str()));
+        for share in &mut shares {
+            share
+                .tests
+                .retain(|test| test.name().contains(filter.as_str()));
+        }
     }
-    if all.is_empty() {
+    shares.retain(|share| !share.tests.is_empty());
+    if shares.is_empty() {
         bail!(
             "no tests below {}{}; set PDIO_SELFTESTS to an installed kselftest directory",
             options.root.display(),
@@ -169,32 +275,98 @@ pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
     fs::create_dir_all(&options.out)
         .with_context(|| format!("cannot create {}", options.out.display()))?;
 
-    let mut summary = Summary::default();
-    let mut lab = Lab {
+    // One for each processor: a test waits as much as it works.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let run = Run {
         machine,
-        out: &options.out,
-        boots: 0,
-        disks: None,
-        guest: None,
+        options,
+        shares,
+        next: AtomicUsize::new(0),
+        failed: AtomicBool::new(false),
+        summary: Mutex::default(),
     };
-    let mut suite = None;
-    for test in &all {
-        interrupt::check()?;
-        if suite != Some(&test.suite) {
-            lab.guest = None;
-            suite = Some(&test.suite);
+    let results: Vec<Result<()>> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..workers.min(run.shares.len()))
+            .map(|_| scope.spawn(|| run.work()))
+            .collect();
+        let results = handles.into_iter().map(|handle| handle.join());
+        results
+            .map(|result| result.unwrap_or_else(|_| bail!("a worker has panicked")))
+            .collect()
+    });
+    results.into_iter().collect::<Result<()>>()?;
+    run.summary
+        .into_inner()
+        .map_err(|_| anyhow!("a worker has panicked"))
+}
+
+/// What the workers share.
+struct Run<'a> {
+    machine: &'a Machine,
+    options: &'a Options,
+    shares: Vec<Share>,
+    /// The first share that nobody has begun.
+    next: AtomicUsize,
+    failed: AtomicBool,
+    summary: Mutex<Summary>,
+}
+
+impl Run<'_> {
+    /// Takes shares until there are none.
+    fn work(&self) -> Result<()> {
+        while let Some(share) = self.shares.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let result = self.run(share);
+            if result.is_err() {
+                self.failed.store(true, Ordering::Relaxed);
+            }
+            result?;
         }
-        let report = run_one(&mut lab, test, options)?;
-        summary.passed += report.passed();
-        summary.failed += report.failed();
-        summary.skipped += report.skipped();
+        Ok(())
     }
-    Ok(summary)
+
+    fn run(&self, share: &Share) -> Result<()> {
+        let started = Instant::now();
+        let options = self.options;
+        let mut lab = Lab {
+            machine: Machine {
+                iommu: share.iommu,
+                external_port: share.external_port.then(|| options.external_port.clone()),
+                ..self.machine.clone()
+            },
+            name: share.iommu.name(),
+            environment: share.environment.join(" "),
+            out: &options.out,
+            boots: 0,
+            disks: None,
+            guest: None,
+        };
+        for test in &share.tests {
+            interrupt::check()?;
+            // The run ends with an error that another worker tells about.
+            if self.failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let report = run_one(&mut lab, test, options)?;
+            let mut summary = self
+                .summary
+                .lock()
+                .map_err(|_| anyhow!("a worker has panicked"))?;
+            summary.passed += report.passed();
+            summary.failed += report.failed();
+            summary.skipped += report.skipped();
+        }
+        println!("# {}: {:.0} s", lab.name, started.elapsed().as_secs_f64());
+        Ok(())
+    }
 }
 
 /// Makes machines as tests need them.
 struct Lab<'a> {
-    machine: &'a Machine,
+    machine: Machine,
+    /// What the report calls it.
+    name: String,
+    /// In front of each test's command.
+    environment: String,
     out: &'a Path,
     boots: u32,
     disks: Option<tempfile::TempDir>,
@@ -208,11 +380,15 @@ impl Lab<'_> {
             let disks = tempfile::Builder::new().prefix("pdio-").tempdir()?;
             let machine = Machine {
                 disks: qemu::create_disks(disks.path())?,
-                console: Console::File(self.out.join(format!("console-{}.log", self.boots))),
+                console: Console::File(
+                    self.out
+                        .join(format!("console-{}-{}.log", self.name, self.boots)),
+                ),
                 ..self.machine.clone()
             };
             self.disks = Some(disks);
-            let mut guest = Guest::boot(&machine, BOOT_TIMEOUT)?;
+            let mut guest =
+                Guest::boot(&machine, BOOT_TIMEOUT).with_context(|| format!("on {}", self.name))?;
             guest.ok("dmesg -n 7", GRACE)?;
             eprintln!(
                 "# booted in {:.1} s ({})",
@@ -240,11 +416,14 @@ fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options) -> Result<Report> 
     };
 
     let out = options.out.to_owned();
+    let name = format!("{}: {}", lab.name, test.name());
+    let environment = lab.environment.clone();
+    let share_name = lab.name.clone();
     let guest = lab.guest()?;
     let console_from = console_length(guest.console());
     let started = Instant::now();
     let command = format!(
-        "echo 'pdio: test {name}' >/dev/kmsg; cd {GUEST_SELFTESTS}/{suite} && {guest_limit}./{program}",
+        "echo 'pdio: test {name}' >/dev/kmsg; cd {GUEST_SELFTESTS}/{suite} && {environment} {guest_limit}./{program}",
         name = test.name(),
         suite = test.suite,
         program = test.program,
@@ -252,7 +431,7 @@ fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options) -> Result<Report> 
     let mut text = String::new();
     let outcome = guest.stream(&command, host_limit, &mut |line| {
         if options.verbose {
-            println!("# {line}");
+            println!("# {}: {line}", share_name);
         }
         text += line;
         text.push('\n');
@@ -297,9 +476,13 @@ fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options) -> Result<Report> 
         lab.guest = None;
     }
 
-    let log = out.join(format!("{}.log", test.name().replace('/', "-")));
+    let log = out.join(format!(
+        "{}-{}.log",
+        lab.name,
+        test.name().replace('/', "-")
+    ));
     fs::write(&log, &text).with_context(|| format!("cannot write {}", log.display()))?;
-    print(test, &report, elapsed, &log);
+    print(&name, &report, elapsed, &log);
     Ok(report)
 }
 
@@ -323,33 +506,34 @@ fn settle(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-fn print(test: &Test, report: &Report, elapsed: Duration, log: &Path) {
+/// Prints all of it at once, because other machines report, too.
+fn print(name: &str, report: &Report, elapsed: Duration, log: &Path) {
     let verdict = match (report.failed(), report.passed()) {
         (0, 0) => "skip",
         (0, _) => "ok",
         _ => "FAIL",
     };
-    println!(
-        "{verdict:<4}  {:<40} {:>3} passed, {} failed, {} skipped  {:>6.1} s",
-        test.name(),
+    let mut lines = vec![format!(
+        "{verdict:<4}  {name:<45} {:>3} passed, {} failed, {} skipped  {:>6.1} s",
         report.passed(),
         report.failed(),
         report.skipped(),
         elapsed.as_secs_f64()
-    );
+    )];
     for case in &report.cases {
         match &case.outcome {
-            Outcome::Failed => println!("      not ok: {}", case.name),
-            Outcome::Skipped(reason) => println!("      skipped: {} ({reason})", case.name),
+            Outcome::Failed => lines.push(format!("      not ok: {}", case.name)),
+            Outcome::Skipped(reason) => {
+                lines.push(format!("      skipped: {} ({reason})", case.name));
+            }
             Outcome::Passed => {}
         }
     }
-    for error in &report.errors {
-        println!("      {error}");
-    }
+    lines.extend(report.errors.iter().map(|error| format!("      {error}")));
     if report.failed() > 0 {
-        println!("      see {}", log.display());
+        lines.push(format!("      see {}", log.display()));
     }
+    println!("{}", lines.join("\n"));
 }
 
 #[cfg(test)]
@@ -367,6 +551,40 @@ mod tests {
         let tests = parse_list("dma:attach.sh\ndma:stress\n\n");
         assert_eq!(tests.len(), 2);
         assert_eq!(tests[1].name(), "dma/stress");
+    }
+
+    fn suite(programs: &[&str]) -> Vec<Test> {
+        let test = |program: &&str| Test {
+            suite: "s".into(),
+            program: (*program).to_owned(),
+        };
+        programs.iter().map(test).collect()
+    }
+
+    #[test]
+    fn machines_get_the_tests_that_name_them_and_the_first_gets_the_rest() {
+        let all = suite(&["a.sh", "b.sh", "c.sh", "d.sh"]);
+        let text = "# x\nintel-scalable external-port: c.sh\namd N=1 M=2: c.sh a.sh # y\n";
+        let shares = parse_machines(text, &all).unwrap();
+        let programs = |share: &Share| -> Vec<_> {
+            let tests = share.tests.iter();
+            tests.map(|test| test.program.clone()).collect()
+        };
+        assert_eq!(programs(&shares[0]), ["b.sh", "c.sh", "d.sh"]);
+        assert!(shares[0].external_port && shares[0].environment.is_empty());
+        assert_eq!(programs(&shares[1]), ["a.sh", "c.sh"]);
+        assert_eq!(
+            (shares[1].iommu, shares[1].external_port),
+            (Iommu::Amd, false)
+        );
+        assert_eq!(shares[1].environment, ["N=1", "M=2"]);
+    }
+
+    #[test]
+    fn what_no_machine_or_test_is_called_is_an_error() {
+        for text in ["", "amd", "amd: e.sh", "vt-d: a.sh", "amd fast: a.sh"] {
+            assert!(parse_machines(text, &suite(&["a.sh"])).is_err(), "{text}");
+        }
     }
 
     #[test]

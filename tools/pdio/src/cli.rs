@@ -32,6 +32,7 @@ Examples:
   pdio vm --iommu intel-legacy --icount -- cat /proc/cmdline
   pdio check --out out/check           all kselftests
   pdio check --out out/check --filter attach
+  pdio check --out out/check --iommu amd
   pdio demo --out out/demo             the comparison, in minutes
   pdio bench --out out/bench --rounds 5
   pdio demo --out /tmp/x --modes kernel-identity,kernel-strict --filter udp
@@ -73,9 +74,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct MachineArgs {
-    /// Which IOMMU the machine has
-    #[arg(long, value_enum, default_value = "intel-scalable")]
-    iommu: Iommu,
+    /// Which IOMMU the machine has [default: intel-scalable; for `check` what the tests ask for]
+    #[arg(long, value_enum)]
+    iommu: Option<Iommu>,
     /// Number of processors
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     cpus: u32,
@@ -176,7 +177,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
 impl Default for MachineArgs {
     fn default() -> Self {
         Self {
-            iommu: Iommu::IntelScalable,
+            iommu: None,
             cpus: 2,
             memory: 2048,
             accel: None,
@@ -206,13 +207,16 @@ impl Bench {
         accel::decide(&self.kernel, &self.payload)
     }
 
+    /// The firmware's part of a port that leads out of the machine.
+    fn external_port(&self) -> Result<PathBuf> {
+        let table = self.dir.path().join("ssdt");
+        fs::write(&table, acpi::external_facing_port(qemu::EXTERNAL_PORT << 3))?;
+        Ok(table)
+    }
+
     fn machine(&self, args: &MachineArgs, icount: bool) -> Result<Machine> {
         let initrd = self.dir.path().join("initrd");
         initramfs::write(&initramfs::build(&self.kernel, &self.payload)?, &initrd)?;
-        let external_port = args.external_port.then(|| self.dir.path().join("ssdt"));
-        if let Some(table) = &external_port {
-            fs::write(table, acpi::external_facing_port(qemu::EXTERNAL_PORT << 3))?;
-        }
         let accel = match args.accel {
             Some(accel) => accel,
             None if icount => Accel::Tcg,
@@ -220,7 +224,7 @@ impl Bench {
         };
         Ok(Machine {
             accel,
-            iommu: args.iommu,
+            iommu: args.iommu.unwrap_or(Iommu::IntelScalable),
             cpus: if icount { 1 } else { args.cpus },
             memory_mib: args.memory,
             icount,
@@ -230,7 +234,10 @@ impl Bench {
                 qemu::create_disks(self.dir.path())?
             },
             devices: true,
-            external_port,
+            external_port: match args.external_port {
+                true => Some(self.external_port()?),
+                false => None,
+            },
             console: Console::Terminal,
             control: None,
             kernel: self.kernel.image.clone(),
@@ -286,6 +293,8 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
         &machine,
         &check::Options {
             root,
+            everywhere: args.machine.iommu.is_none() && !args.machine.external_port,
+            external_port: bench.external_port()?,
             filter: args.filter.clone(),
             out: args.out.clone(),
             verbose: args.verbose,

@@ -65,6 +65,12 @@ pub enum Iommu {
 }
 
 impl Iommu {
+    /// What the command line calls it.
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     fn device(self) -> Option<&'static str> {
         match self {
             Self::IntelScalable => Some("intel-iommu,scalable-mode=on,fsts=on"),
@@ -306,11 +312,12 @@ impl Machine {
     /// A few words that tell this machine from the others.
     pub fn describe(&self) -> String {
         let icount = if self.icount { " icount" } else { "" };
-        let iommu = self
-            .iommu
-            .to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned());
-        format!("{}{icount}, {iommu}, {} CPU", self.accel, self.cpus)
+        let iommu = self.iommu.name();
+        let port = match self.external_port {
+            Some(_) => ", external port",
+            None => "",
+        };
+        format!("{}{icount}, {iommu}{port}, {} CPU", self.accel, self.cpus)
     }
 }
 
