@@ -267,7 +267,7 @@ impl Registry {
             .and_then(|armed| {
                 let attached = armed.attached.take()?;
 
-                armed.kind = attached.installed.ops().engine().current();
+                armed.kind = attached.installed.ops().engine().chosen();
                 Some(attached)
             });
 
@@ -286,7 +286,7 @@ impl Registry {
                 Some(attached) => write!(
                     out,
                     "{separator}{address} attached {}",
-                    attached.installed.ops().engine().current()
+                    attached.installed.ops().engine().chosen()
                 ),
                 None => write!(out, "{separator}{address} armed {}", armed.kind),
             }
@@ -324,7 +324,8 @@ impl Attached {
                 return Err(failed("installing DMA operations")(error));
             }
         };
-        let ready = Attachment::switch(&ops, kind)
+        let ready = ops
+            .switch(kind)
             .map_err(failed("starting the strategy"))
             .and_then(|()| Attributes::new(&ops).map_err(failed("making sysfs files")));
 

@@ -2,7 +2,13 @@
 
 //! A device whose DMA mappings are ours: its domain, its IOVA space, its numbers.
 
-use core::ops::RangeInclusive;
+use core::{
+    ops::RangeInclusive,
+    sync::atomic::{
+        AtomicU32,
+        Ordering::Relaxed, //
+    }, //
+};
 
 use kernel::{
     alloc::KVVec,
@@ -46,6 +52,10 @@ use pdio::{
         self,
         EntryList, //
     },
+    shrinker::{
+        Shrink,
+        Shrinker, //
+    },
     sparse::SparseTable,
     tasklet::{
         Finish,
@@ -72,6 +82,7 @@ use crate::strategy::{
         Phys,
         Window, //
     },
+    auto::INTERVAL_MS,
     backend::{
         Access,
         Arena,
@@ -111,6 +122,8 @@ pub(crate) struct Attachment {
     housekeeping: Work<Attachment>,
     #[pin]
     batch_ends: Tasklets<Attachment>,
+    #[pin]
+    shrinker: Shrinker<Attachment>,
     engine: Engine<Attachment>,
     layout: Layout,
     #[pin]
@@ -122,7 +135,8 @@ pub(crate) struct Attachment {
     counters: Counters<{ Counter::COUNT }>,
     domain: Domain,
     device: DmaDevice,
-    untrusted: bool,
+    /// When `auto` looked at what the driver does, in milliseconds.
+    decided_ms: AtomicU32,
     /// Held while the strategy changes, and while leftovers of former ones are withdrawn.
     #[pin]
     switching: Mutex<()>,
@@ -131,6 +145,7 @@ pub(crate) struct Attachment {
 embeds!(Attachment, flush_timer: Timer<Attachment>);
 embeds!(Attachment, housekeeping: Work<Attachment>);
 embeds!(Attachment, batch_ends: Tasklets<Attachment>);
+embeds!(Attachment, shrinker: Shrinker<Attachment>);
 
 /// The path for the strategies that keep pages; there is none for those that map exactly.
 const PATH_CACHED: usize = 1;
@@ -159,9 +174,13 @@ impl Attachment {
             Ok(())
         })?;
 
-        let engine = Engine::new(layout, Phys(ram_end)).map_err(|OutOfMemory| ENOMEM)?;
+        let mut engine = Engine::new(layout, Phys(ram_end)).map_err(|OutOfMemory| ENOMEM)?;
         let counters = Counters::new()?;
-        let untrusted = pci.is_untrusted();
+
+        if pci.is_untrusted() {
+            engine.distrust();
+        }
+
         let batch_ends = Tasklets::new(Self::cpus())?;
 
         let ops = Arc::pin_init(
@@ -169,6 +188,7 @@ impl Attachment {
                 flush_timer <- Timer::new(),
                 housekeeping <- Work::new(),
                 batch_ends <- batch_ends,
+                shrinker <- Shrinker::new(c"dma-map-cache")?,
                 engine,
                 layout,
                 low <- IovaAllocator::new(layout.base(Window::Low)),
@@ -177,13 +197,14 @@ impl Attachment {
                 counters,
                 domain,
                 device,
-                untrusted,
+                decided_ms: AtomicU32::new(0),
                 switching <- new_mutex!(()),
             }? Error)),
             GFP_KERNEL,
         )?;
 
         ops.reserve(pci)?;
+        ops.shrinker.register();
         Ok(ops)
     }
 
@@ -291,6 +312,7 @@ impl Attachment {
 
         tunable.set(value)?;
         self.engine.retune(self);
+        self.housekeeping.requeue(0);
         Ok(())
     }
 
@@ -300,27 +322,50 @@ impl Attachment {
     ///
     /// `EPERM` if the device is not trusted and the strategy leaves something reachable; `ENOMEM`.
     /// The old strategy goes on then.
-    pub(crate) fn switch(this: &AttachedOps, to: Kind) -> Result {
-        if this.untrusted && !to.exposes_nothing() {
+    pub(crate) fn switch(&self, to: Kind) -> Result {
+        if !self.engine.may_have(to) {
             return Err(EPERM);
         }
 
-        let _switching = this.switching.lock();
-        let from = this.engine.current();
+        let _switching = self.switching.lock();
+        let from = self.engine.current();
 
-        this.engine
-            .switch(&**this, to)
-            .map_err(|OutOfMemory| ENOMEM)?;
-        match to {
-            Kind::Cached | Kind::Persistent => this.select::<PATH_CACHED>(&this.device),
-            Kind::Premapped => this.select::<PATH_PREMAPPED>(&this.device),
-            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous => {
-                this.select::<0>(&this.device)
-            }
-        }
-        trace::switch(&this.device, from as u8, to as u8);
-        this.housekeeping.queue(0);
+        self.engine.switch(self, to).map_err(|OutOfMemory| ENOMEM)?;
+        self.follow(from);
+        self.housekeeping.requeue(0);
         Ok(())
+    }
+
+    /// Sets how much may be exposed under `auto`, which holds when this returns. May take long.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`: nothing changed. `ENOMEM`: it is set, but there was no memory for a better strategy.
+    pub(crate) fn set_bound(&self, tunable: &Tunable, value: u64) -> Result {
+        let _switching = self.switching.lock();
+        let from = self.engine.current();
+
+        tunable.set(value).map_err(|OutOfRange| EINVAL)?;
+        self.engine.rebound(self).map_err(|OutOfMemory| ENOMEM)?;
+        self.follow(from);
+        self.housekeeping.requeue(0);
+        Ok(())
+    }
+
+    /// Makes the operations of the device those of the current strategy, after a switch.
+    fn follow(&self, from: Kind) {
+        let to = self.engine.current();
+
+        match to {
+            Kind::Cached | Kind::Persistent => {
+                AttachedOps::select::<PATH_CACHED>(self, &self.device)
+            }
+            Kind::Premapped => AttachedOps::select::<PATH_PREMAPPED>(self, &self.device),
+            _ => AttachedOps::select::<0>(self, &self.device),
+        }
+        if from != to {
+            trace::switch(&self.device, from as u8, to as u8);
+        }
     }
 
     /// Milliseconds between two looks at what has become too old.
@@ -329,8 +374,31 @@ impl Attachment {
     /// below a timer tick, and not so seldom that leftovers of a strategy wait for long.
     fn housekeeping_interval_ms(&self) -> u32 {
         let quarter = self.engine.counted.max_age_ms() / 4;
+        let most = if self.engine.is_automatic() {
+            INTERVAL_MS
+        } else {
+            1000
+        };
 
-        quarter.clamp(4, 1000) as u32
+        quarter.clamp(4, most.into()) as u32
+    }
+
+    /// Lets `auto` decide, if it is time.
+    fn decide(&self) {
+        let now_ms = self.now_ms();
+        let since_ms = now_ms.wrapping_sub(self.decided_ms.load(Relaxed));
+
+        if since_ms < INTERVAL_MS {
+            return;
+        }
+
+        let from = self.engine.current();
+
+        self.decided_ms.store(now_ms, Relaxed);
+        // Without memory the current strategy goes on until the next time.
+        if let Ok(true) = self.engine.decide(self) {
+            self.follow(from);
+        }
     }
 }
 
@@ -346,12 +414,24 @@ impl Finish for Attachment {
     }
 }
 
+impl Shrink for Attachment {
+    fn surplus(&self) -> usize {
+        usize::try_from(self.idle_pages()).unwrap_or(usize::MAX)
+    }
+
+    fn shrink(&self, n: usize) -> usize {
+        self.engine.shrink(self, n as u64) as usize
+    }
+}
+
 impl Run for Attachment {
     fn run(&self) {
         let _switching = self.switching.lock();
 
+        self.decide();
         self.engine.counted.expire(self);
-        if !self.engine.settle(self) || self.engine.current().keeps() {
+        if !self.engine.settle(self) || self.engine.current().keeps() || self.engine.is_automatic()
+        {
             self.housekeeping.queue(self.housekeeping_interval_ms());
         }
     }

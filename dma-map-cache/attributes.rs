@@ -19,10 +19,7 @@ use pdio::sysfs::{
 };
 
 use crate::{
-    attachment::{
-        AttachedOps,
-        Attachment, //
-    },
+    attachment::AttachedOps,
     strategy::{
         backend::Backend,
         counter::Counter,
@@ -96,7 +93,7 @@ fn store_deferred(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
 
 /// Lists all strategies, the current one in brackets.
 fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
-    let current = ops.engine().current();
+    let current = ops.engine().chosen();
 
     for (index, kind) in Kind::ALL.into_iter().enumerate() {
         let separator = if index == 0 { "" } else { " " };
@@ -113,13 +110,27 @@ fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
 
 /// Changes the strategy.
 fn store_strategy(ops: &AttachedOps, text: &str) -> Result {
-    Attachment::switch(ops, Kind::try_from(text).map_err(|_| EINVAL)?)
+    ops.switch(Kind::try_from(text).map_err(|_| EINVAL)?)
 }
 
 /// Sets how much is kept, and withdraws what is too much at once.
 fn store_retention(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
     ops.set_retention(tunable, parse_number(text)?)
         .map_err(|_| EINVAL)
+}
+
+/// Sets what may be exposed under `auto`.
+fn store_bound(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
+    ops.set_bound(tunable, parse_number(text)?)
+}
+
+/// Shows what `auto` has picked and why, or that it is not in use.
+fn show_reason(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
+    match ops.engine().reason() {
+        Some(reason) => write!(out, "{reason}"),
+        None => write!(out, "not in use"),
+    }
+    .map_err(|_| EFBIG)
 }
 
 /// Shows how many pages were exposed for how long: the longest duration of a range, in
@@ -160,6 +171,21 @@ const SETTINGS: &[File<AttachedOps>] = &[
         name: c"deferred_max_us",
         show: Some(|ops, out| show_number(out, ops.engine().deferred.max_us.get())),
         store: Some(|ops, text| store_deferred(ops, &ops.engine().deferred.max_us, text)),
+    },
+    File {
+        name: c"exposure_limit_us",
+        show: Some(|ops, out| show_number(out, ops.engine().auto.limit_us.get())),
+        store: Some(|ops, text| store_bound(ops, &ops.engine().auto.limit_us, text)),
+    },
+    File {
+        name: c"exposure_limit_pages",
+        show: Some(|ops, out| show_number(out, ops.engine().auto.limit_pages.get())),
+        store: Some(|ops, text| store_bound(ops, &ops.engine().auto.limit_pages, text)),
+    },
+    File {
+        name: c"auto_reason",
+        show: Some(show_reason),
+        store: None,
     },
     File {
         name: c"contiguous_max_unmaps",

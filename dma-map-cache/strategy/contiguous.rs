@@ -38,6 +38,7 @@ use super::{
         Window,
         PAGE_SHIFT, //
     },
+    auto::Bound,
     backend::{
         Access,
         Arena,
@@ -87,6 +88,8 @@ struct Lane<B: Backend> {
     len: usize,
     /// Unmaps in this batch.
     unmaps: u64,
+    /// Pages of all runs.
+    pages: u64,
     /// When the batch began, in milliseconds.
     since_ms: u32,
     /// Closed lanes let nothing wait; their runs are empty.
@@ -129,6 +132,8 @@ pub struct Contiguous<B: Backend> {
     /// Unmaps of one CPU after which a batch ends. The default is what a network driver handles in
     /// one turn (`NAPI_POLL_WEIGHT`).
     pub max_unmaps: Tunable,
+    /// A bound on the pages of one CPU that wait.
+    bound_pages: AtomicU64,
     /// One for each CPU.
     lanes: B::List<B::Lock<Lane<B>>>,
     /// By number, from the first of the window.
@@ -153,6 +158,7 @@ impl<B: Backend> Contiguous<B> {
                 step: 1,
                 default: 64,
             }),
+            bound_pages: AtomicU64::new(u64::MAX),
             lanes: B::list(B::cpus(), || {
                 Ok(B::lock(Lane {
                     left: None,
@@ -164,6 +170,7 @@ impl<B: Backend> Contiguous<B> {
                     })?,
                     len: 0,
                     unmaps: 0,
+                    pages: 0,
                     since_ms: 0,
                     open: false,
                 }))
@@ -178,6 +185,15 @@ impl<B: Backend> Contiguous<B> {
     pub fn start(&self) {
         for lane in self.lanes.iter() {
             lane.with(|lane| lane.open = true);
+        }
+    }
+
+    /// Lets no more wait than `bound` says, and ends all batches. All CPUs have the same share of the
+    /// pages.
+    pub fn set_bound(&self, backend: &B, bound: Bound) {
+        self.bound_pages.store(bound.per_cpu::<B>(), Relaxed);
+        for lane in self.lanes.iter() {
+            lane.with(|lane| self.end(backend, lane));
         }
     }
 
@@ -281,6 +297,7 @@ impl<B: Backend> Contiguous<B> {
             return self.unmap_now(backend, range);
         };
         let max_unmaps = self.max_unmaps.get();
+        let max_pages = self.bound_pages.load(Relaxed);
         let first = lane.with(|lane| {
             if !lane.open {
                 return None;
@@ -292,7 +309,8 @@ impl<B: Backend> Contiguous<B> {
             }
             lane.push(range);
             lane.unmaps += 1;
-            if lane.unmaps >= max_unmaps {
+            lane.pages += range.pages;
+            if lane.unmaps >= max_unmaps || lane.pages >= max_pages {
                 self.end(backend, lane);
                 return Some(false);
             }
@@ -318,6 +336,7 @@ impl<B: Backend> Contiguous<B> {
         let runs = lane.runs.get(..lane.len).unwrap_or_default();
 
         lane.unmaps = 0;
+        lane.pages = 0;
         lane.len = 0;
         if runs.is_empty() {
             return;

@@ -85,6 +85,18 @@ pub enum Counter {
     PremappedHits,
     /// As [`Counter::CachedUnmaps`], for `premapped`.
     PremappedUnmaps,
+    /// Buffers that `auto` has watched.
+    WatchedBuffers,
+    /// Those of them that were in lists.
+    WatchedListed,
+    /// The lists.
+    WatchedLists,
+    /// Bytes of the buffers.
+    WatchedBytes,
+    /// Buffers in pages of the sample.
+    WatchedSamples,
+    /// Those of them in pages that were used before.
+    WatchedReuses,
     /// Pages that were idle for so long and are not any more.
     Idled(Age),
     /// Pages that waited so long for a flush.
@@ -93,7 +105,7 @@ pub enum Counter {
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 12 + 2 * (Flow::COUNT + Age::COUNT);
+    pub const COUNT: usize = 18 + 2 * (Flow::COUNT + Age::COUNT);
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -111,10 +123,16 @@ impl Counter {
             Self::CachedUnmaps => 9,
             Self::PremappedHits => 10,
             Self::PremappedUnmaps => 11,
-            Self::In(flow) => 12 + flow.index(),
-            Self::Out(flow) => 12 + Flow::COUNT + flow.index(),
-            Self::Idled(age) => 12 + 2 * Flow::COUNT + age.index(),
-            Self::Queued(age) => 12 + 2 * Flow::COUNT + Age::COUNT + age.index(),
+            Self::WatchedBuffers => 12,
+            Self::WatchedListed => 13,
+            Self::WatchedLists => 14,
+            Self::WatchedBytes => 15,
+            Self::WatchedSamples => 16,
+            Self::WatchedReuses => 17,
+            Self::In(flow) => 18 + flow.index(),
+            Self::Out(flow) => 18 + Flow::COUNT + flow.index(),
+            Self::Idled(age) => 18 + 2 * Flow::COUNT + age.index(),
+            Self::Queued(age) => 18 + 2 * Flow::COUNT + Age::COUNT + age.index(),
         }
     }
 }

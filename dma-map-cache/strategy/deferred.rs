@@ -11,8 +11,14 @@
 //!
 //! Lock order: `expiry`, then a queue.
 
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::Relaxed, //
+};
+
 use super::{
     address::PageRange,
+    auto::Bound,
     backend::{
         Arena,
         Backend,
@@ -65,6 +71,8 @@ struct Queue<B: Backend> {
     len: usize,
     /// How many entries, from the first, the flush under way covers.
     covered: usize,
+    /// Pages of all entries.
+    pages: u64,
     /// Closed queues take nothing; they are empty.
     open: bool,
 }
@@ -78,6 +86,7 @@ impl<B: Backend> Queue<B> {
         for entry in self.entries.iter().take(n) {
             let age = Age::of_ms(now_ms.wrapping_sub(entry.since_ms));
 
+            self.pages -= entry.range.pages;
             backend.count(Counter::Queued(age), entry.range.pages);
             backend.free_iova(entry.arena, entry.range);
         }
@@ -91,6 +100,7 @@ impl<B: Backend> Queue<B> {
         if let Some(slot) = self.entries.get_mut(self.len) {
             *slot = entry;
             self.len += 1;
+            self.pages += entry.range.pages;
         }
     }
 }
@@ -102,6 +112,10 @@ pub struct Deferred<B: Backend> {
     /// Microseconds until an unmap is flushed. The default is the kernel's time-out of 10 ms
     /// (`IOVA_DEFAULT_FQ_TIMEOUT`); the largest is one second, the least what a timer can keep.
     pub max_us: Tunable,
+    /// A bound on microseconds beside [`Deferred::max_us`].
+    bound_us: AtomicU64,
+    /// A bound on the pages of one CPU that wait.
+    bound_pages: AtomicU64,
     /// One for each CPU.
     queues: B::List<B::Lock<Queue<B>>>,
     /// Held while all queues are flushed at once.
@@ -128,16 +142,27 @@ impl<B: Backend> Deferred<B> {
                 step: 1,
                 default: 10_000,
             }),
+            bound_us: AtomicU64::new(u64::MAX),
+            bound_pages: AtomicU64::new(u64::MAX),
             queues: B::list(B::cpus(), || {
                 Ok(B::lock(Queue {
                     entries: B::list(CAPACITY, || Ok(Entry::UNUSED))?,
                     len: 0,
                     covered: 0,
+                    pages: 0,
                     open: false,
                 }))
             })?,
             expiry: B::lock(()),
         })
+    }
+
+    /// Lets no more wait than `bound` says, and flushes what waits already. All CPUs have the same
+    /// share of the pages.
+    pub fn set_bound(&self, backend: &B, bound: Bound) {
+        self.bound_us.store(bound.us, Relaxed);
+        self.bound_pages.store(bound.per_cpu::<B>(), Relaxed);
+        self.expire(backend);
     }
 
     /// Lets unmaps be queued from now on.
@@ -162,6 +187,7 @@ impl<B: Backend> Deferred<B> {
             return Self::unmap_now(backend, arena, whole);
         };
         let max_unmaps = self.max_unmaps.get() as usize;
+        let max_pages = self.bound_pages.load(Relaxed);
         let first = queue.with(|queue| {
             if !queue.open {
                 return None;
@@ -176,7 +202,7 @@ impl<B: Backend> Deferred<B> {
                 range: whole,
                 since_ms: backend.now_ms(),
             });
-            if queue.len >= max_unmaps {
+            if queue.len >= max_unmaps || queue.pages >= max_pages {
                 backend.flush();
                 queue.release(backend, queue.len);
                 return Some(false);
@@ -185,7 +211,11 @@ impl<B: Backend> Deferred<B> {
         });
 
         match first {
-            Some(true) => backend.arm_flush_timer(self.max_us.get() as u32),
+            Some(true) => {
+                let us = self.max_us.get().min(self.bound_us.load(Relaxed));
+
+                backend.arm_flush_timer(us as u32);
+            }
             Some(false) => {}
             None => Self::unmap_now(backend, arena, whole),
         }

@@ -8,6 +8,7 @@
 //! until its driver unmaps it.
 
 use core::sync::atomic::{
+    AtomicBool,
     AtomicU8,
     Ordering::{
         Relaxed,
@@ -25,10 +26,17 @@ use super::{
         Phys,
         Window, //
     },
+    auto::{
+        Auto,
+        Bound,
+        Choice,
+        Reason, //
+    },
     backend::{
         Access,
         Arena,
         Backend,
+        Lock,
         OutOfMemory,
         Target, //
     },
@@ -79,10 +87,18 @@ pub struct Engine<B: Backend> {
     pub contiguous: Contiguous<B>,
     /// The pages of the strategies that count them.
     pub counted: Counted<B>,
+    /// What a user can set of `auto`.
+    pub auto: Auto,
     premapped: Premapped<B>,
     layout: Layout,
-    /// The number of a [`Kind`].
+    /// The number of the [`Kind`] that new mappings follow; never that of `auto`.
     current: AtomicU8,
+    /// Whether `auto` has picked it.
+    automatic: AtomicBool,
+    /// What `auto` has picked, and why.
+    choice: B::Lock<Choice>,
+    /// Whether the device may reach what its driver has unmapped.
+    trusted: bool,
 }
 
 impl<B: Backend> Engine<B> {
@@ -92,6 +108,8 @@ impl<B: Backend> Engine<B> {
     ///
     /// [`OutOfMemory`].
     pub fn new(layout: Layout, ram_end: Phys) -> Result<Self, OutOfMemory> {
+        let auto = Auto::new();
+
         Ok(Self {
             deferred: Deferred::new()?,
             cached: Cached::new(),
@@ -101,7 +119,42 @@ impl<B: Backend> Engine<B> {
             premapped: Premapped::new(layout, ram_end)?,
             layout,
             current: AtomicU8::new(Kind::DEFAULT as u8),
+            automatic: AtomicBool::new(false),
+            choice: B::lock(Choice::new(auto.bound(), true)),
+            trusted: true,
+            auto,
         })
+    }
+
+    /// Lets the device have nothing but strategies that expose nothing.
+    pub fn distrust(&mut self) {
+        self.trusted = false;
+    }
+
+    /// Whether the device may have a strategy.
+    pub fn may_have(&self, kind: Kind) -> bool {
+        self.trusted || kind.exposes_nothing() || kind == Kind::Auto
+    }
+
+    /// The strategy that the user has chosen.
+    pub fn chosen(&self) -> Kind {
+        if self.is_automatic() {
+            Kind::Auto
+        } else {
+            self.current()
+        }
+    }
+
+    /// Whether `auto` picks the strategy.
+    #[inline]
+    pub fn is_automatic(&self) -> bool {
+        self.automatic.load(Relaxed)
+    }
+
+    /// Why `auto` has picked the current strategy; [`None`] if it has not.
+    pub fn reason(&self) -> Option<Reason> {
+        self.is_automatic()
+            .then(|| self.choice.with(|choice| choice.reason))
     }
 
     /// The strategy that new mappings follow.
@@ -117,6 +170,79 @@ impl<B: Backend> Engine<B> {
     ///
     /// [`OutOfMemory`]: nothing changed.
     pub fn switch(&self, backend: &B, to: Kind) -> Result<(), OutOfMemory> {
+        if to != Kind::Auto {
+            self.follow(backend, to)?;
+            self.automatic.store(false, Relaxed);
+            self.set_bound(backend, Bound::NONE);
+        } else if !self.is_automatic() {
+            let bound = self.auto.bound();
+            let mut first = Choice::new(bound, self.trusted);
+
+            first.begin(backend);
+            self.follow(backend, first.reason.kind)?;
+            self.choice.with(|choice| *choice = first);
+            self.automatic.store(true, Relaxed);
+            self.set_bound(backend, bound);
+        }
+        Ok(())
+    }
+
+    /// Lets `auto` look at what the driver did since the last look, [`auto::INTERVAL_MS`] ago, and
+    /// switch. Returns whether it did. The caller keeps others from switching. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: nothing changed.
+    pub fn decide(&self, backend: &B) -> Result<bool, OutOfMemory> {
+        if !self.is_automatic() {
+            return Ok(false);
+        }
+
+        let Some(kind) = self.choice.with(|choice| self.auto.decide(backend, choice)) else {
+            return Ok(false);
+        };
+
+        let from = self.current();
+
+        self.follow(backend, kind)
+            .inspect_err(|_| self.choice.with(|choice| choice.reason.kind = from))?;
+        Ok(true)
+    }
+
+    /// Makes what a user has set of how much may be exposed count. The caller keeps others from
+    /// switching. May take long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`]: as long as there is no memory for another strategy, the current one stays.
+    pub fn rebound(&self, backend: &B) -> Result<bool, OutOfMemory> {
+        if !self.is_automatic() {
+            return Ok(false);
+        }
+        self.set_bound(backend, self.auto.bound());
+        self.decide(backend)
+    }
+
+    /// Bounds what the strategies leave reachable.
+    fn set_bound(&self, backend: &B, bound: Bound) {
+        self.deferred.set_bound(backend, bound);
+        self.contiguous.set_bound(backend, bound);
+        if self.current().keeps() {
+            self.retune(backend);
+        }
+    }
+
+    /// The bound that `auto` sets.
+    fn bound(&self) -> Bound {
+        if self.is_automatic() {
+            self.auto.bound()
+        } else {
+            Bound::NONE
+        }
+    }
+
+    /// Makes new mappings follow `to`, as [`Engine::switch`] says.
+    fn follow(&self, backend: &B, to: Kind) -> Result<(), OutOfMemory> {
         let from = self.current();
 
         if from == to {
@@ -127,7 +253,7 @@ impl<B: Backend> Engine<B> {
             Kind::Premapped => self.premapped.start(backend)?,
             Kind::Deferred => self.deferred.start(),
             Kind::Contiguous => self.contiguous.start(),
-            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent => {}
+            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent | Kind::Auto => {}
         }
 
         self.current.store(to as u8, SeqCst);
@@ -136,7 +262,7 @@ impl<B: Backend> Engine<B> {
             Kind::Premapped => self.premapped.retire(backend),
             Kind::Deferred => self.deferred.retire(backend),
             Kind::Contiguous => self.contiguous.retire(backend),
-            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent => {}
+            Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent | Kind::Auto => {}
         }
         if from.keeps() || to.keeps() {
             self.retune(backend);
@@ -148,17 +274,14 @@ impl<B: Backend> Engine<B> {
     /// Makes what a user has set of how much is kept count, and withdraws at once what is more.
     /// The caller keeps others from switching. May take long.
     pub fn retune(&self, backend: &B) {
-        self.counted.keep(
-            backend,
-            match self.current() {
-                Kind::Batched => batched::RETENTION,
-                Kind::Cached => self.cached.retention(),
-                Kind::Persistent => self.persistent.retention(),
-                Kind::Premapped | Kind::Strict | Kind::Deferred | Kind::Contiguous => {
-                    Retention::NONE
-                }
-            },
-        );
+        let retention = match self.current() {
+            Kind::Batched => batched::RETENTION,
+            Kind::Cached => self.cached.retention(),
+            Kind::Persistent => self.persistent.retention(),
+            _ => Retention::NONE,
+        };
+
+        self.counted.keep(backend, self.bound().limit(retention));
     }
 
     /// Withdraws what former strategies left behind and nothing in use depends on any more.
@@ -177,6 +300,12 @@ impl<B: Backend> Engine<B> {
         self.counted.keep(backend, Retention::NONE);
         self.premapped.retire(backend);
         self.premapped.settle(backend);
+    }
+
+    /// Gives up to `pages` idle mappings back, those first that were not used for a while. Returns how
+    /// many. May be called in any context.
+    pub fn shrink(&self, backend: &B, pages: u64) -> u64 {
+        self.counted.shrink(backend, pages)
     }
 
     /// Pages in use whose mapping another strategy made.
@@ -277,6 +406,10 @@ impl<B: Backend> Engine<B> {
             return Ok(iova);
         }
 
+        if self.is_automatic() {
+            self.auto.watch(backend, buffer);
+        }
+
         match self.current() {
             Kind::Batched | Kind::Cached | Kind::Persistent => {
                 if let Mapped::At(iova, served) =
@@ -292,7 +425,7 @@ impl<B: Backend> Engine<B> {
                     return Ok(iova);
                 }
             }
-            kind @ (Kind::Strict | Kind::Deferred | Kind::Contiguous) => {
+            kind @ (Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto) => {
                 let adjacent = match kind {
                     Kind::Contiguous => {
                         self.contiguous.map(backend, buffer, access, reach.limit)?
@@ -482,8 +615,14 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<(), OutOfMemory> {
+        if self.is_automatic() {
+            self.watch_list(backend, list);
+        }
+
         let arena = match self.current() {
-            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous => Arena::Exact,
+            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous | Kind::Auto => {
+                Arena::Exact
+            }
             Kind::Premapped | Kind::Cached | Kind::Persistent => {
                 if self.map_each(backend, list, access, reach)? {
                     return Ok(());
@@ -508,6 +647,19 @@ impl<B: Backend> Engine<B> {
         backend.count(Counter::Misses, segments);
         backend.count(Counter::In(Flow::Pages(window_of(place.arena))), pages);
         Ok(())
+    }
+
+    /// Lets `auto` watch a list.
+    #[cold]
+    fn watch_list<L: List>(&self, backend: &B, list: &mut L) {
+        let mut segments = 0;
+
+        for segment in list.segments() {
+            self.auto.watch(backend, segment.buffer());
+            segments += 1;
+        }
+        backend.count(Counter::WatchedLists, 1);
+        backend.count(Counter::WatchedListed, segments);
     }
 
     /// Maps each segment at a constant offset. Returns false, with nothing mapped, if that cannot

@@ -20,6 +20,8 @@ pub enum Kind {
     Persistent = 5,
     /// Exact and adjacent, cleared and invalidated in batches.
     Contiguous = 7,
+    /// One of the others, picked by what the driver does.
+    Auto = 8,
 }
 
 /// There is no strategy of that name.
@@ -28,7 +30,7 @@ pub struct Unknown;
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Premapped,
         Self::Strict,
         Self::Deferred,
@@ -36,6 +38,7 @@ impl Kind {
         Self::Cached,
         Self::Persistent,
         Self::Contiguous,
+        Self::Auto,
     ];
 
     /// What a device gets that nobody chose a strategy for: what the kernel's strict mode promises.
@@ -51,11 +54,12 @@ impl Kind {
             Self::Cached => "cached",
             Self::Persistent => "persistent",
             Self::Contiguous => "contiguous",
+            Self::Auto => "auto",
         }
     }
 
     /// Whether the device can reach nothing that its driver has unmapped: all that an untrusted
-    /// device may be given.
+    /// device may be given, but for [`Kind::Auto`], which picks among these for it.
     pub const fn exposes_nothing(self) -> bool {
         matches!(self, Self::Strict | Self::Batched)
     }

@@ -8,6 +8,7 @@
 //! the host tests, where a model of an IOMMU checks what each of them promises.
 
 pub mod address;
+pub mod auto;
 pub mod backend;
 pub mod batched;
 pub mod cached;

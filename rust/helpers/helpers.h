@@ -58,6 +58,7 @@ void pdio_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
 /* workqueue.c */
 void pdio_init_delayed_work(struct delayed_work *work, work_func_t func);
+void pdio_mod_delayed_work(struct delayed_work *work, unsigned int ms);
 void pdio_queue_delayed_work(struct delayed_work *work, unsigned int ms);
 
 #endif /* PDIO_HELPERS_H */

@@ -13,6 +13,7 @@
 use core::{
     ffi::c_void,
     marker::PhantomPinned,
+    mem,
     ops::Deref,
     ptr,
     sync::atomic::{
@@ -167,7 +168,7 @@ const _: () = assert!(
 #[pin_data]
 #[repr(C)]
 pub struct DmaOps<T> {
-    // First, so that the object is the one base that a call needs.
+    // First, so that the object is the one base that a call needs; `select` relies on it.
     #[pin]
     inner: T,
     tables: Tables,
@@ -247,24 +248,29 @@ impl<T: DmaMapOps> DmaOps<T> {
         }
     }
 
-    /// Lets buffers that are mapped and unmapped one by one take a path, if the device uses these
-    /// operations. Calls that are under way go on as they are. May be called in any context.
-    pub fn select<const PATH: usize>(&self, device: &DmaDevice) {
+    /// Lets buffers that are mapped and unmapped one by one take a path, if the device uses the
+    /// operations that `inner` is in. Calls that are under way go on as they are. May be called in
+    /// any context.
+    pub fn select<const PATH: usize>(inner: &T, device: &DmaDevice) {
         const { assert!(PATH < PATHS) };
 
+        // Where the tables are if `inner` is in a `Self`; only then can the device use them.
+        let tables = ptr::from_ref(inner)
+            .wrapping_byte_add(mem::offset_of!(Self, tables))
+            .cast::<bindings::dma_map_ops>();
         // SAFETY: The device is valid. The core reads the pointer anew for each call.
-        let current = unsafe { AtomicPtr::from_ptr((&raw mut (*device.as_raw()).dma_ops).cast()) };
-        let chosen = (&raw const self.tables.0[PATH]).cast_mut();
+        let current = unsafe {
+            AtomicPtr::<bindings::dma_map_ops>::from_ptr(
+                (&raw mut (*device.as_raw()).dma_ops).cast(),
+            )
+        };
+        let old = current.load(Relaxed);
 
-        for table in &self.tables.0 {
-            let table = ptr::from_ref(table).cast_mut();
+        if old.addr() & !(TABLES_ALIGN - 1) == tables.addr() {
+            let chosen = tables.wrapping_add(PATH).cast_mut();
 
-            if current
-                .compare_exchange(table, chosen, Relaxed, Relaxed)
-                .is_ok()
-            {
-                break;
-            }
+            // Whoever changes it meanwhile takes the operations away.
+            let _ = current.compare_exchange(old, chosen, Relaxed, Relaxed);
         }
     }
 

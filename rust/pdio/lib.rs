@@ -20,6 +20,7 @@ pub mod pci;
 pub mod percpu;
 pub mod rcu;
 pub mod scatterlist;
+pub mod shrinker;
 pub mod sparse;
 pub mod sysfs;
 pub mod tasklet;

@@ -67,6 +67,12 @@ impl<T: Embeds<Self> + Run> Work<T> {
         unsafe { bindings::pdio_queue_delayed_work(self.work.get(), ms) };
     }
 
+    /// As [`Work::queue`], but work that is queued already is done `ms` milliseconds from now, too.
+    pub fn requeue(&self, ms: u32) {
+        // SAFETY: By the type invariant the work is initialized.
+        unsafe { bindings::pdio_mod_delayed_work(self.work.get(), ms) };
+    }
+
     /// Keeps the work from being done, and waits until it is not being done. May sleep. Whoever
     /// could queue it must have stopped, but for the work itself.
     pub fn cancel(&self) {

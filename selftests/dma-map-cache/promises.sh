@@ -119,7 +119,8 @@ counted()
 		at_least flushes "$(grown flushes)" $((calls / 64 - cpus))
 		is 'page-table updates' "$(grown pte_updates)" $((2 * buffers))
 		;;
-	batched)
+	batched | auto)
+		# To auto nothing is allowed by default.
 		if [ "$2" = sg ]; then
 			is misses "$(grown misses)" $buffers
 		fi
@@ -461,7 +462,7 @@ for disk in $disks; do
 		*) add_case "cached: switched to $strategy" switch_away "$strategy" "$disk" ;;
 		esac
 	done
-	for strategy in strict batched; do
+	for strategy in strict batched auto; do
 		add_case "$strategy: nothing is exposed" nothing_exposed "$strategy" "$disk"
 	done
 	add_case 'persistent: the cap' persistent_cap "$disk"

@@ -23,6 +23,7 @@ use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
 use crate::strategy::contiguous::MAX_PAGES;
 use crate::strategy::counter::{Counter, Flow};
 use crate::strategy::engine::Reach;
+use crate::strategy::exposure;
 use crate::strategy::{Engine, Kind};
 
 /// How a mapping was asked for, and so has to be given back.
@@ -289,7 +290,7 @@ impl Driver {
         match kind {
             Kind::Premapped | Kind::Cached | Kind::Persistent => true,
             Kind::Batched => !is_list,
-            Kind::Strict | Kind::Deferred | Kind::Contiguous => false,
+            Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto => false,
         }
     }
 
@@ -697,33 +698,74 @@ impl Driver {
 
     /// Switches to another strategy.
     pub fn switch(&mut self, to: Kind) -> Result<(), OutOfMemory> {
-        let from = self.engine.current();
+        let (from, chosen) = (self.engine.current(), self.engine.chosen());
         let refusals = fault::refusals();
         let (result, cost) = self.measure(|this| this.engine.switch(&this.iommu, to));
+        // `auto` has another one picked for it.
+        let followed = self.engine.current();
 
         assert_eq!(cost.statistics.maps + cost.statistics.unmaps, 0);
         match result {
             Ok(()) => {
-                assert_eq!(self.engine.current(), to);
+                assert_eq!(self.engine.chosen(), to);
                 self.populated |= to == Kind::Premapped;
-                if from != to {
-                    self.note_settled();
-                }
-                if from == Kind::Contiguous && from != to {
-                    self.batched.clear();
-                }
+                self.note_switch(from, followed);
             }
             Err(_) => {
                 assert_ne!(refusals, fault::refusals(), "a switch fails for no reason");
                 assert_eq!(
-                    self.engine.current(),
-                    from,
+                    (followed, self.engine.chosen()),
+                    (from, chosen),
                     "a switch that failed took effect"
                 );
             }
         }
         self.check();
         result
+    }
+
+    /// Notes what a switch did beside the switch.
+    fn note_switch(&mut self, from: Kind, to: Kind) {
+        if from != to {
+            self.note_settled();
+        }
+        // Housekeeping begins anew.
+        self.expire_idle();
+        // A bound that changes ends the batches, too.
+        self.batched.clear();
+        self.iommu.take_batches();
+    }
+
+    /// Lets `auto` decide.
+    pub fn decide(&mut self) {
+        let from = self.engine.current();
+        let switched = self.engine.decide(&self.iommu).expect("memory");
+        let to = self.engine.current();
+
+        assert_eq!(switched, from != to);
+        if switched {
+            assert!(self.engine.is_automatic());
+            self.note_switch(from, to);
+        }
+        self.check();
+    }
+
+    /// Sets the bound of `auto` as a user does.
+    pub fn set_bound(&mut self, us: u64, pages: u64) {
+        let from = self.engine.current();
+
+        self.engine.auto.limit_us.set(us).expect("a time in range");
+        self.engine
+            .auto
+            .limit_pages
+            .set(pages)
+            .expect("a number in range");
+        self.engine.rebound(&self.iommu).expect("memory");
+        if self.engine.is_automatic() {
+            self.note_switch(from, self.engine.current());
+            self.expire_idle();
+        }
+        self.check();
     }
 
     /// Withdraws what former strategies left.
@@ -806,7 +848,11 @@ impl Driver {
 
     /// Time between two looks at the age of idle pages.
     fn expire_period_us(&self) -> u64 {
-        self.engine.cached.max_age_ms.get() * 1_000 / 4
+        match self.engine.counted.max_age_ms() {
+            // Nothing is kept.
+            0 => 1_000_000,
+            max_age_ms => max_age_ms.min(self.engine.cached.max_age_ms.get()) * 1_000 / 4,
+        }
     }
 
     fn expire_idle(&mut self) {
@@ -881,6 +927,7 @@ impl Driver {
         self.check_contiguous(&table);
         self.check_cached(&table, &in_use);
         self.check_premapped(&table);
+        self.check_bound();
         self.check_statistics();
     }
 
@@ -1038,6 +1085,34 @@ impl Driver {
                 now - since
             );
             self.idle_since.insert(page, since);
+        }
+    }
+
+    /// `auto` keeps within its bound.
+    fn check_bound(&self) {
+        let Some(reason) = self.engine.reason() else {
+            return;
+        };
+        let bound = self.engine.auto.bound();
+        let exposed = exposure::kept_pages(&*self.iommu);
+
+        assert_eq!(reason.kind, self.engine.current());
+        assert!(
+            exposed <= bound.pages.max(thread::CPUS as u64),
+            "{exposed} pages are exposed under {bound:?}"
+        );
+        if bound.allows_nothing() {
+            assert!(reason.kind.exposes_nothing());
+            assert_eq!(exposed, 0);
+        }
+        let now = self.iommu.now_us();
+
+        for queued in &self.queued {
+            assert!(now - queued.since_us <= bound.us);
+        }
+        for since in self.idle_since.values() {
+            // Pages age in milliseconds.
+            assert!(now - since <= bound.us + 1_000);
         }
     }
 

@@ -3,6 +3,7 @@
 //! What the strategies promise.
 
 mod address;
+mod auto;
 mod cached;
 mod contiguous;
 mod deferred;

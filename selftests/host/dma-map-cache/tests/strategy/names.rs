@@ -34,7 +34,7 @@ fn a_switch_is_remembered() {
         for to in Kind::ALL {
             driver.switch(from).unwrap();
             driver.switch(to).unwrap();
-            assert_eq!(driver.engine.current(), to);
+            assert_eq!(driver.engine.chosen(), to);
         }
     }
 }
@@ -89,6 +89,8 @@ fn limits_are_those_of_the_abi() {
     check(&engine.cached.budget_bytes, 64 << 20, 0, 1 << 40, PAGE_SIZE);
     check(&engine.cached.max_age_ms, 10_000, 1, 3_600_000, 1);
     check(&engine.contiguous.max_unmaps, 64, 1, 512, 1);
+    check(&engine.auto.limit_us, 0, 0, 3_600_000_000, 1);
+    check(&engine.auto.limit_pages, 16_384, 0, 1 << 28, 1);
     check(&engine.persistent.cap_bytes, 1 << 30, 0, 1 << 40, PAGE_SIZE);
 }
 
@@ -109,6 +111,12 @@ fn counters_do_not_share_places() {
         Counter::CachedUnmaps,
         Counter::PremappedHits,
         Counter::PremappedUnmaps,
+        Counter::WatchedBuffers,
+        Counter::WatchedListed,
+        Counter::WatchedLists,
+        Counter::WatchedBytes,
+        Counter::WatchedSamples,
+        Counter::WatchedReuses,
     ]
     .into_iter()
     .chain(flows.flat_map(|flow| [Counter::In(flow), Counter::Out(flow)]))
