@@ -20,7 +20,7 @@ need fio timeout
 
 # What Documentation/dma-map-cache promises nothing to be reachable after, and what takes the choice
 # from among these for such a device.
-safe='strict batched pool contiguous auto'
+safe='strict batched pool auto'
 
 device=$disks
 
