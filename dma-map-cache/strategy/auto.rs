@@ -20,7 +20,10 @@ use super::{
         Buffer,
         PAGE_SIZE, //
     },
-    backend::Backend,
+    backend::{
+        Backend,
+        OutOfMemory, //
+    },
     counted::Retention,
     counter::Counter,
     kind::Kind,
@@ -225,7 +228,7 @@ impl Seen {
 }
 
 /// The strategy.
-pub struct Auto {
+pub struct Auto<B: Backend> {
     /// Microseconds for which a page may stay reachable after its unmap. 0, the default, allows
     /// nothing; a user who allows more says how much.
     pub limit_us: Tunable,
@@ -233,13 +236,17 @@ pub struct Auto {
     /// is that of `cached`, so that one number is enough to allow something.
     pub limit_pages: Tunable,
     /// Pages of the sample that were used last, in places by their hash.
-    remembered: [AtomicU64; REMEMBERED],
+    remembered: B::List<AtomicU64>,
 }
 
-impl Auto {
-    /// With the defaults, and nothing seen.
-    pub const fn new() -> Self {
-        Self {
+impl<B: Backend> Auto<B> {
+    /// With the defaults, and nothing seen. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    pub fn new() -> Result<Self, OutOfMemory> {
+        Ok(Self {
             limit_us: Tunable::new(Range {
                 min: 0,
                 max: 3_600_000_000,
@@ -252,8 +259,8 @@ impl Auto {
                 step: 1,
                 default: 16_384,
             }),
-            remembered: [const { AtomicU64::new(u64::MAX) }; REMEMBERED],
-        }
+            remembered: B::list(REMEMBERED, || Ok(AtomicU64::new(u64::MAX)))?,
+        })
     }
 
     /// What the user allows.
@@ -266,7 +273,7 @@ impl Auto {
 
     /// Watches a buffer that is mapped, one by one or in a list. Not called for the fastest path of
     /// a strategy that keeps pages: there hits and misses tell the same.
-    pub fn watch<B: Backend>(&self, backend: &B, buffer: Buffer) {
+    pub fn watch(&self, backend: &B, buffer: Buffer) {
         backend.count(Counter::WatchedBuffers, 1);
         backend.count(Counter::WatchedBytes, buffer.len);
 
@@ -289,7 +296,7 @@ impl Auto {
     }
 
     /// Ends an interval; returns the strategy to take if it is another one.
-    pub fn decide<B: Backend>(&self, backend: &B, choice: &mut Choice) -> Option<Kind> {
+    pub fn decide(&self, backend: &B, choice: &mut Choice) -> Option<Kind> {
         let bound = self.bound();
         let (now, then) = (Seen::now(backend), choice.seen);
         let percent = |part: u64, whole: u64| (part * 100).checked_div(whole);

@@ -417,6 +417,37 @@ impl<B: Backend> Counted<B> {
         Some(Iova(side.base | buffer.phys.0))
     }
 
+    /// As [`Counted::map_hit`], for a buffer of any number of pages.
+    #[inline]
+    pub fn map_hits(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        window: Window,
+        limit: u64,
+    ) -> Option<Iova> {
+        let side = self.side(window);
+        let first = buffer.phys.page();
+        let pages = buffer.pages();
+
+        if side.last > limit {
+            return None;
+        }
+
+        for page in first..first + pages {
+            let Some(held) = side.pages.get(page).and_then(Page::hold_once) else {
+                self.release(backend, window, first, page - first);
+                return None;
+            };
+
+            held.end_idleness(backend);
+        }
+
+        backend.count(Counter::CachedHits, 1);
+        backend.count(Counter::In(Flow::Pages(window)), pages - 1);
+        Some(Iova(side.base | buffer.phys.0))
+    }
+
     /// The window for what a device may do with a buffer.
     #[inline(always)]
     pub const fn window_for(may_write: bool) -> Window {
@@ -539,8 +570,7 @@ impl<B: Backend> Counted<B> {
     #[inline(always)]
     pub fn unmap_page(&self, backend: &B, window: Window, iova: Iova) -> bool {
         let side = self.side(window);
-        let number = iova.0.wrapping_sub(side.base) >> PAGE_SHIFT;
-        let Some(page) = side.pages.get(number) else {
+        let Some(page) = side.pages.get(self.page_of(window, iova)) else {
             return false;
         };
         let Some(idle) = page.release_once(backend.now_ms()) else {
@@ -557,13 +587,25 @@ impl<B: Backend> Counted<B> {
         true
     }
 
-    /// Ends the use of a buffer.
+    /// Ends the use of a buffer. Counts the unmap, too.
     #[inline]
     pub fn unmap(&self, backend: &B, window: Window, iova: Iova, pages: u64) {
-        let first = self.layout.offset(iova) >> PAGE_SHIFT;
+        backend.count(Counter::CachedUnmaps, 1);
+        backend.count(Counter::Out(Flow::Pages(window)), pages - 1);
+        self.release(backend, window, self.page_of(window, iova), pages);
+    }
 
+    /// Ends the use of a buffer in a list, the unmaps of which are counted together.
+    #[inline]
+    pub fn unmap_segment(&self, backend: &B, window: Window, iova: Iova, pages: u64) {
         backend.count(Counter::Out(Flow::Pages(window)), pages);
-        self.release(backend, window, first, pages);
+        self.release(backend, window, self.page_of(window, iova), pages);
+    }
+
+    /// The number of the page at an address in one of the two windows.
+    #[inline(always)]
+    fn page_of(&self, window: Window, iova: Iova) -> u64 {
+        iova.0.wrapping_sub(self.side(window).base) >> PAGE_SHIFT
     }
 
     /// Gives one use of each page back.

@@ -76,10 +76,10 @@ pub enum Counter {
     In(Flow),
     /// Departures of a flow.
     Out(Flow),
-    /// Buffers within one page that `cached` mapped without touching a page table: a map, a hit and
-    /// an arrival of a page in one number, because every number costs the fastest path.
+    /// Buffers mapped one by one in pages that were all counted already: a map, a hit and the arrival
+    /// of the first page in one number, because every number costs the fastest path.
     CachedHits,
-    /// Buffers within one page that `cached` unmapped on that path: an unmap and a departure.
+    /// Buffers unmapped one by one in counted pages: an unmap and the departure of the first page.
     CachedUnmaps,
     /// As [`Counter::CachedHits`], for `premapped`.
     PremappedHits,

@@ -88,7 +88,7 @@ pub struct Engine<B: Backend> {
     /// The pages of the strategies that count them.
     pub counted: Counted<B>,
     /// What a user can set of `auto`.
-    pub auto: Auto,
+    pub auto: Auto<B>,
     premapped: Premapped<B>,
     layout: Layout,
     /// The number of the [`Kind`] that new mappings follow; never that of `auto`.
@@ -108,7 +108,7 @@ impl<B: Backend> Engine<B> {
     ///
     /// [`OutOfMemory`].
     pub fn new(layout: Layout, ram_end: Phys) -> Result<Self, OutOfMemory> {
-        let auto = Auto::new();
+        let auto = Auto::new()?;
 
         Ok(Self {
             deferred: Deferred::new()?,
@@ -399,13 +399,17 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<Iova, OutOfMemory> {
-        if let Some(iova) = self
-            .map_cached_hit(backend, buffer, access.may_write(), reach.limit)
-            .or_else(|| self.map_premapped_hit(backend, buffer, reach.limit))
-        {
+        if let Some(iova) = self.map_premapped_hit(backend, buffer, reach.limit) {
             return Ok(iova);
         }
 
+        if self.current().keeps() {
+            let window = Counted::<B>::window_for(access.may_write());
+
+            if let Some(iova) = self.counted.map_hits(backend, buffer, window, reach.limit) {
+                return Ok(iova);
+            }
+        }
         if self.is_automatic() {
             self.auto.watch(backend, buffer);
         }
@@ -565,12 +569,14 @@ impl<B: Backend> Engine<B> {
         let range = PageRange::of(iova, len);
         let window = self.layout.window(iova);
 
+        // It counts its own.
+        if matches!(window, Window::CachedWrite | Window::CachedRead) {
+            return self.counted.unmap(backend, window, iova, range.pages);
+        }
         backend.count(Counter::Unmaps, 1);
 
         match window {
-            Window::CachedWrite | Window::CachedRead => {
-                self.counted.unmap(backend, window, iova, range.pages)
-            }
+            Window::CachedWrite | Window::CachedRead => {}
             Window::Premapped => self.premapped.unmap(backend, range.pages),
             Window::Contiguous => self.contiguous.unmap(backend, range),
             Window::Low | Window::Exact => {
@@ -723,7 +729,7 @@ impl<B: Backend> Engine<B> {
             Window::Premapped => self.premapped.unmap(backend, range.pages),
             window => self
                 .counted
-                .unmap(backend, window, range.start, range.pages),
+                .unmap_segment(backend, window, range.start, range.pages),
         }
     }
 
