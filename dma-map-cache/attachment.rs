@@ -12,7 +12,6 @@ use core::{
 
 use kernel::{
     alloc::KVVec,
-    cpu::CpuId,
     new_mutex,
     prelude::*,
     sync::{
@@ -44,9 +43,15 @@ use pdio::{
     },
     iova::IovaAllocator,
     lock::IrqSpinLock,
-    memory,
+    memory::{
+        self,
+        Pages, //
+    },
     pci::PciDevice,
-    percpu::Counters,
+    percpu::{
+        self,
+        Counters, //
+    },
     rcu,
     scatterlist::{
         self,
@@ -88,6 +93,7 @@ use crate::strategy::{
         Arena,
         Backend,
         Lock,
+        Memory,
         OutOfMemory,
         Sparse,
         Target, //
@@ -151,6 +157,10 @@ embeds!(Attachment, shrinker: Shrinker<Attachment>);
 const PATH_CACHED: usize = 1;
 /// The path for `premapped`.
 const PATH_PREMAPPED: usize = 2;
+/// The path for `pool`, and for all as long as something is left of it.
+const PATH_POOL: usize = 3;
+
+const _: () = assert!(PATH_POOL == dma_map_ops::FIRST_SYNC_PATH);
 
 /// An attachment and the operations by which the DMA API reaches it.
 pub(crate) type AttachedOps = DmaOps<Attachment>;
@@ -330,8 +340,15 @@ impl Attachment {
         let _switching = self.switching.lock();
         let from = self.engine.current();
 
-        self.engine.switch(self, to).map_err(|OutOfMemory| ENOMEM)?;
+        // Drivers must synchronize before the first buffer is copied, so the path comes first.
+        if to == Kind::Pool {
+            AttachedOps::select::<PATH_POOL>(self, &self.device);
+        }
+
+        let switched = self.engine.switch(self, to);
+
         self.follow(from);
+        switched.map_err(|OutOfMemory| ENOMEM)?;
         self.housekeeping.requeue(0);
         Ok(())
     }
@@ -356,16 +373,41 @@ impl Attachment {
     fn follow(&self, from: Kind) {
         let to = self.engine.current();
 
-        match to {
+        self.select_path();
+        if from != to {
+            trace::switch(&self.device, from as u8, to as u8);
+        }
+    }
+
+    /// Lets single buffers take the path for the current strategy. The caller keeps others from
+    /// switching.
+    fn select_path(&self) {
+        if self.engine.needs_sync() {
+            return AttachedOps::select::<PATH_POOL>(self, &self.device);
+        }
+
+        match self.engine.current() {
             Kind::Cached | Kind::Persistent => {
                 AttachedOps::select::<PATH_CACHED>(self, &self.device)
             }
             Kind::Premapped => AttachedOps::select::<PATH_PREMAPPED>(self, &self.device),
             _ => AttachedOps::select::<0>(self, &self.device),
         }
-        if from != to {
-            trace::switch(&self.device, from as u8, to as u8);
+    }
+
+    /// Sets a limit of the memory of `pool`, and brings it within at once. May take long.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: nothing changed.
+    pub(crate) fn set_pool_limit(&self, limit: &Tunable, bytes: u64) -> Result<(), OutOfRange> {
+        let _switching = self.switching.lock();
+
+        limit.set(bytes)?;
+        if self.engine.current() == Kind::Pool {
+            self.engine.pool.trim(self);
         }
+        Ok(())
     }
 
     /// Milliseconds between two looks at what has become too old.
@@ -430,8 +472,17 @@ impl Run for Attachment {
 
         self.decide();
         self.engine.counted.expire(self);
-        if !self.engine.settle(self) || self.engine.current().keeps() || self.engine.is_automatic()
-        {
+
+        let current = self.engine.current();
+
+        if current == Kind::Pool {
+            self.engine.pool.trim(self);
+        }
+
+        let settled = self.engine.settle(self);
+
+        self.select_path();
+        if !settled || current.keeps() || current == Kind::Pool || self.engine.is_automatic() {
             self.housekeeping.queue(self.housekeeping_interval_ms());
         }
     }
@@ -464,10 +515,17 @@ impl<T: Default + Send + Sync> Sparse<T> for SparseTable<T> {
     }
 }
 
+impl Memory for Pages {
+    fn phys(&self) -> Phys {
+        Phys(Pages::phys(self))
+    }
+}
+
 impl Backend for Attachment {
     type Lock<T: Send> = IrqSpinLock<T>;
     type List<T: Send + Sync> = KVVec<T>;
     type Sparse<T: Default + Send + Sync> = SparseTable<T>;
+    type Memory = Pages;
 
     fn lock<T: Send>(value: T) -> IrqSpinLock<T> {
         IrqSpinLock::new(value)
@@ -493,9 +551,9 @@ impl Backend for Attachment {
         kernel::cpu::nr_cpu_ids() as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpu(&self) -> usize {
-        CpuId::current().as_u32() as usize
+        percpu::cpu()
     }
 
     #[inline(always)]
@@ -599,6 +657,15 @@ impl Backend for Attachment {
         .map_err(|_| OutOfMemory)
     }
 
+    fn alloc(&self, pages: u64) -> Option<Pages> {
+        Pages::new(usize::try_from(pages).ok()?)
+    }
+
+    #[inline(always)]
+    fn copy(&self, to: Phys, from: Phys, len: u64) {
+        memory::copy(to.0, from.0, len);
+    }
+
     fn synchronize(&self) {
         rcu::synchronize();
     }
@@ -618,6 +685,9 @@ impl Backend for Attachment {
         const CACHED_UNMAPS: usize = Counter::CachedUnmaps.index();
         const PREMAPPED_HITS: usize = Counter::PremappedHits.index();
         const PREMAPPED_UNMAPS: usize = Counter::PremappedUnmaps.index();
+        const POOL_HITS: usize = Counter::PoolHits.index();
+        const POOL_UNMAPS: usize = Counter::PoolUnmaps.index();
+        const COPIED_BYTES: usize = Counter::CopiedBytes.index();
         const IDLE_IN: usize = Counter::In(Flow::Idle).index();
         const IDLED: usize = Counter::Idled(Age::of_ms(0)).index();
 
@@ -627,6 +697,9 @@ impl Backend for Attachment {
             (Counter::CachedUnmaps, 1) => self.counters.increment::<CACHED_UNMAPS>(),
             (Counter::PremappedHits, 1) => self.counters.increment::<PREMAPPED_HITS>(),
             (Counter::PremappedUnmaps, 1) => self.counters.increment::<PREMAPPED_UNMAPS>(),
+            (Counter::PoolHits, 1) => self.counters.increment::<POOL_HITS>(),
+            (Counter::PoolUnmaps, 1) => self.counters.increment::<POOL_UNMAPS>(),
+            (Counter::CopiedBytes, n) => self.counters.add::<COPIED_BYTES>(n),
             (Counter::In(Flow::Idle), 1) => self.counters.increment::<IDLE_IN>(),
             (Counter::Idled(age), 1) => self
                 .counters
@@ -680,10 +753,18 @@ impl Attachment {
         let reach = Reach {
             limit: masks.streaming(),
             boundary_mask: u64::MAX,
+            align_mask: masks.min_align(),
         };
 
+        if this.engine.needs_sync() {
+            masks.require_sync();
+        }
         match this.engine.map(this, buffer, access_of(direction), reach) {
             Ok(iova) => {
+                if len == 0 {
+                    // The byte that was mapped instead is somebody else's.
+                    this.engine.discard(iova);
+                }
                 trace::map(&this.device, DmaAddress(iova.0), len);
                 DmaAddress(iova.0)
             }
@@ -742,6 +823,16 @@ impl DmaMapOps for Attachment {
                 PATH_PREMAPPED => self
                     .engine
                     .map_premapped_hit(self, buffer, masks.streaming()),
+                PATH_POOL => {
+                    masks.require_sync();
+                    self.engine.map_pool_hit(
+                        self,
+                        buffer,
+                        access_of(direction),
+                        masks.streaming(),
+                        masks.min_align(),
+                    )
+                }
                 _ => None,
             };
 
@@ -760,6 +851,7 @@ impl DmaMapOps for Attachment {
             let done = match PATH {
                 PATH_CACHED => self.engine.unmap_cached_hit(self, iova, len),
                 PATH_PREMAPPED => self.engine.unmap_premapped_hit(self, iova, len),
+                PATH_POOL => self.engine.unmap_pool_hit(self, iova, len),
                 _ => false,
             };
 
@@ -774,8 +866,12 @@ impl DmaMapOps for Attachment {
         let reach = Reach {
             limit: masks.streaming(),
             boundary_mask: masks.segment_boundary(),
+            align_mask: masks.min_align(),
         };
 
+        if self.engine.needs_sync() {
+            masks.require_sync();
+        }
         self.engine
             .map_list(self, &mut list, access_of(direction), reach)
             .map_err(|OutOfMemory| ENOMEM)?;
@@ -802,6 +898,18 @@ impl DmaMapOps for Attachment {
             }
         }
         self.engine.unmap_list(self, &mut list);
+    }
+
+    fn discard(&self, dma_address: DmaAddress) {
+        self.engine.discard(Iova(dma_address.0));
+    }
+
+    fn sync_for_device(&self, dma_address: DmaAddress, len: u64) {
+        self.engine.sync_for_device(self, Iova(dma_address.0), len);
+    }
+
+    fn sync_for_cpu(&self, dma_address: DmaAddress, len: u64) {
+        self.engine.sync_for_cpu(self, Iova(dma_address.0), len);
     }
 
     fn map_fixed(
@@ -849,6 +957,11 @@ impl Segment for scatterlist::Entry {
     fn mapped(&self) -> PageRange {
         PageRange::of(Iova(self.dma_address()), self.dma_len().max(1))
     }
+
+    #[inline]
+    fn assigned(&self) -> (Iova, u64) {
+        (Iova(self.dma_address()), self.dma_len())
+    }
 }
 
 impl List for EntryList<'_> {
@@ -874,6 +987,10 @@ impl Segment for Piece {
 
     fn mapped(&self) -> PageRange {
         PageRange::of(Iova(self.dma_address), self.len.max(1))
+    }
+
+    fn assigned(&self) -> (Iova, u64) {
+        (Iova(self.dma_address), self.len)
     }
 }
 

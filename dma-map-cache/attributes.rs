@@ -113,6 +113,12 @@ fn store_strategy(ops: &AttachedOps, text: &str) -> Result {
     ops.switch(Kind::try_from(text).map_err(|_| EINVAL)?)
 }
 
+/// Sets how much memory `pool` has, and brings it within at once.
+fn store_pool(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
+    ops.set_pool_limit(tunable, parse_number(text)?)
+        .map_err(|_| EINVAL)
+}
+
 /// Sets how much is kept, and withdraws what is too much at once.
 fn store_retention(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
     ops.set_retention(tunable, parse_number(text)?)
@@ -207,6 +213,21 @@ const SETTINGS: &[File<AttachedOps>] = &[
         show: Some(|ops, out| show_number(out, ops.engine().persistent.cap_bytes.get())),
         store: Some(|ops, text| store_retention(ops, &ops.engine().persistent.cap_bytes, text)),
     },
+    File {
+        name: c"pool_min_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().pool.limits.min_bytes.get())),
+        store: Some(|ops, text| store_pool(ops, &ops.engine().pool.limits.min_bytes, text)),
+    },
+    File {
+        name: c"pool_max_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().pool.limits.max_bytes.get())),
+        store: Some(|ops, text| store_pool(ops, &ops.engine().pool.limits.max_bytes, text)),
+    },
+    File {
+        name: c"pool_max_buffer_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().pool.limits.max_buffer_bytes.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().pool.limits.max_buffer_bytes, text)),
+    },
 ];
 
 /// A file that shows a counter.
@@ -229,6 +250,12 @@ const STATISTICS: &[File<AttachedOps>] = &[
     counter!(c"flushes", Counter::Flushes),
     counter!(c"pte_updates", Counter::PteUpdates),
     counter!(c"fallbacks", Counter::Fallbacks),
+    counter!(c"copied_bytes", Counter::CopiedBytes),
+    File {
+        name: c"pool_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().pool.mapped_bytes())),
+        store: None,
+    },
     File {
         name: c"live_pages",
         show: Some(|ops, out| show_number(out, ops.live_pages())),

@@ -140,17 +140,20 @@ pub enum Window {
     CachedRead = 4,
     /// Allocated addresses, in order: `contiguous`.
     Contiguous = 5,
+    /// Copies of buffers, in memory that is mapped in advance.
+    Pool = 6,
 }
 
 impl Window {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Low,
         Self::Exact,
         Self::Premapped,
         Self::CachedWrite,
         Self::CachedRead,
         Self::Contiguous,
+        Self::Pool,
     ];
 }
 
@@ -224,7 +227,8 @@ impl Layout {
             2 => Window::Premapped,
             3 => Window::CachedWrite,
             4 => Window::CachedRead,
-            _ => Window::Contiguous,
+            5 => Window::Contiguous,
+            _ => Window::Pool,
         }
     }
 

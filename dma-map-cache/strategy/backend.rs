@@ -95,6 +95,12 @@ pub trait Sparse<T>: Sync {
     fn leaf(&self, leaf: usize) -> Option<(u64, &[T])>;
 }
 
+/// Memory that a strategy owns, until it is dropped.
+pub trait Memory: Send + Sync {
+    /// Where it is.
+    fn phys(&self) -> Phys;
+}
+
 /// The machine below a strategy: page tables, IOTLB, IOVA space, memory, counters and a clock.
 ///
 /// Unless stated otherwise a method may be called in any context, also with interrupts off, and by
@@ -106,6 +112,8 @@ pub trait Backend: Sync + Sized {
     type List<T: Send + Sync>: core::ops::DerefMut<Target = [T]> + Send + Sync;
     /// A sparse table of `T`.
     type Sparse<T: Default + Send + Sync>: Sparse<T>;
+    /// Memory, in one piece.
+    type Memory: Memory;
 
     /// Makes a lock around `value`.
     fn lock<T: Send>(value: T) -> Self::Lock<T>;
@@ -192,6 +200,14 @@ pub trait Backend: Sync + Sized {
         f: &mut dyn FnMut(Phys, u64) -> Result<(), OutOfMemory>,
     ) -> Result<(), OutOfMemory>;
 
+    /// Allocates `pages` pages, a power of two, of zeroed memory in one piece that is aligned to its
+    /// size. Never sleeps. It may be freed again once no device reaches it.
+    fn alloc(&self, pages: u64) -> Option<Self::Memory>;
+
+    /// Copies `len` bytes of memory. The caller vouches for both: that they are its own or those of
+    /// a buffer that is mapped, and do not overlap.
+    fn copy(&self, to: Phys, from: Phys, len: u64);
+
     /// Waits until every CPU sees what the caller wrote before. May sleep.
     fn synchronize(&self);
 
@@ -214,10 +230,12 @@ pub trait Backend: Sync + Sized {
         let more = match counter {
             Counter::Maps | Counter::Hits => self
                 .sum(Counter::CachedHits)
-                .wrapping_add(self.sum(Counter::PremappedHits)),
+                .wrapping_add(self.sum(Counter::PremappedHits))
+                .wrapping_add(self.sum(Counter::PoolHits)),
             Counter::Unmaps => self
                 .sum(Counter::CachedUnmaps)
-                .wrapping_add(self.sum(Counter::PremappedUnmaps)),
+                .wrapping_add(self.sum(Counter::PremappedUnmaps))
+                .wrapping_add(self.sum(Counter::PoolUnmaps)),
             Counter::In(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => {
                 self.sum(Counter::CachedHits)
             }
@@ -228,6 +246,8 @@ pub trait Backend: Sync + Sized {
             Counter::Out(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedUnmaps),
             Counter::Out(Flow::Idle) => self.sum_over_ages(Counter::Idled),
             Counter::Out(Flow::Queue) => self.sum_over_ages(Counter::Queued),
+            Counter::In(Flow::Pages(Window::Pool)) => self.sum(Counter::PoolHits),
+            Counter::Out(Flow::Pages(Window::Pool)) => self.sum(Counter::PoolUnmaps),
             _ => 0,
         };
 

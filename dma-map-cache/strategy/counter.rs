@@ -13,7 +13,8 @@ use super::{
 /// difference can be read without ever missing what is in between.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// Pages that the driver has mapped in a window; the two cached ones are one in this.
+    /// Pages that the driver has mapped in a window; the two cached ones are one in this. Pages
+    /// of buffers, also where the device works on copies of them.
     Pages(Window),
     /// Page-table entries that are present though the driver has unmapped the page.
     ///
@@ -27,12 +28,13 @@ pub enum Flow {
 
 impl Flow {
     /// The flows of pages, each once.
-    pub const PAGES: [Self; 5] = [
+    pub const PAGES: [Self; 6] = [
         Self::Pages(Window::Low),
         Self::Pages(Window::Exact),
         Self::Pages(Window::Premapped),
         Self::Pages(Window::CachedWrite),
         Self::Pages(Window::Contiguous),
+        Self::Pages(Window::Pool),
     ];
 
     /// Number of flows.
@@ -47,8 +49,9 @@ impl Flow {
             Self::Pages(Window::Premapped) => 2,
             Self::Pages(Window::CachedWrite | Window::CachedRead) => 3,
             Self::Pages(Window::Contiguous) => 4,
-            Self::Idle => 5,
-            Self::Queue => 6,
+            Self::Pages(Window::Pool) => 5,
+            Self::Idle => 6,
+            Self::Queue => 7,
         }
     }
 }
@@ -101,11 +104,17 @@ pub enum Counter {
     Idled(Age),
     /// Pages that waited so long for a flush.
     Queued(Age),
+    /// Bytes that were copied into and out of the pool.
+    CopiedBytes,
+    /// As [`Counter::CachedHits`], for `pool`, where further pages of a buffer are counted apart.
+    PoolHits,
+    /// As [`Counter::CachedUnmaps`], for `pool`, in the same way.
+    PoolUnmaps,
 }
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 18 + 2 * (Flow::COUNT + Age::COUNT);
+    pub const COUNT: usize = 21 + 2 * (Flow::COUNT + Age::COUNT);
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -129,10 +138,13 @@ impl Counter {
             Self::WatchedBytes => 15,
             Self::WatchedSamples => 16,
             Self::WatchedReuses => 17,
-            Self::In(flow) => 18 + flow.index(),
-            Self::Out(flow) => 18 + Flow::COUNT + flow.index(),
-            Self::Idled(age) => 18 + 2 * Flow::COUNT + age.index(),
-            Self::Queued(age) => 18 + 2 * Flow::COUNT + Age::COUNT + age.index(),
+            Self::CopiedBytes => 18,
+            Self::PoolHits => 19,
+            Self::PoolUnmaps => 20,
+            Self::In(flow) => 21 + flow.index(),
+            Self::Out(flow) => 21 + Flow::COUNT + flow.index(),
+            Self::Idled(age) => 21 + 2 * Flow::COUNT + age.index(),
+            Self::Queued(age) => 21 + 2 * Flow::COUNT + Age::COUNT + age.index(),
         }
     }
 }

@@ -62,6 +62,7 @@ use super::{
         Segment, //
     },
     persistent::Persistent,
+    pool::Pool,
     premapped::Premapped,
     strict, //
 };
@@ -73,6 +74,8 @@ pub struct Reach {
     pub limit: u64,
     /// `dma_get_seg_boundary()`; only lists obey it.
     pub boundary_mask: u64,
+    /// `dma_get_min_align_mask()`: bits of an address that must stay the same.
+    pub align_mask: u64,
 }
 
 /// All strategies of one device.
@@ -83,6 +86,8 @@ pub struct Engine<B: Backend> {
     pub cached: Cached,
     /// What a user can set of `persistent`.
     pub persistent: Persistent,
+    /// What a user can set of `pool`, and its memory.
+    pub pool: Pool<B>,
     /// What a user can set of `contiguous`, and its rings.
     pub contiguous: Contiguous<B>,
     /// The pages of the strategies that count them.
@@ -114,6 +119,7 @@ impl<B: Backend> Engine<B> {
             deferred: Deferred::new()?,
             cached: Cached::new(),
             persistent: Persistent::new(),
+            pool: Pool::new(layout, ram_end)?,
             contiguous: Contiguous::new(layout)?,
             counted: Counted::new(layout, ram_end)?,
             premapped: Premapped::new(layout, ram_end)?,
@@ -252,6 +258,7 @@ impl<B: Backend> Engine<B> {
         match to {
             Kind::Premapped => self.premapped.start(backend)?,
             Kind::Deferred => self.deferred.start(),
+            Kind::Pool => self.pool.start(backend)?,
             Kind::Contiguous => self.contiguous.start(),
             Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent | Kind::Auto => {}
         }
@@ -261,6 +268,7 @@ impl<B: Backend> Engine<B> {
         match from {
             Kind::Premapped => self.premapped.retire(backend),
             Kind::Deferred => self.deferred.retire(backend),
+            Kind::Pool => self.pool.retire(backend),
             Kind::Contiguous => self.contiguous.retire(backend),
             Kind::Strict | Kind::Batched | Kind::Cached | Kind::Persistent | Kind::Auto => {}
         }
@@ -289,7 +297,10 @@ impl<B: Backend> Engine<B> {
     ///
     /// The caller keeps others from switching.
     pub fn settle(&self, backend: &B) -> bool {
-        self.current() == Kind::Premapped || self.premapped.settle(backend)
+        let premapped = self.current() == Kind::Premapped || self.premapped.settle(backend);
+        let pool = self.current() == Kind::Pool || self.pool.settle(backend);
+
+        premapped && pool
     }
 
     /// Leaves nothing mapped but what drivers still use. The caller keeps others from switching,
@@ -300,6 +311,8 @@ impl<B: Backend> Engine<B> {
         self.counted.keep(backend, Retention::NONE);
         self.premapped.retire(backend);
         self.premapped.settle(backend);
+        self.pool.retire(backend);
+        self.pool.settle(backend);
     }
 
     /// Gives up to `pages` idle mappings back, those first that were not used for a while. Returns how
@@ -325,6 +338,7 @@ impl<B: Backend> Engine<B> {
                 Flow::Pages(Window::Contiguous) => current != Kind::Contiguous,
                 Flow::Pages(Window::Premapped) => current != Kind::Premapped,
                 Flow::Pages(Window::CachedWrite | Window::CachedRead) => !current.counts(),
+                Flow::Pages(Window::Pool) => current != Kind::Pool,
                 Flow::Pages(Window::Low) | Flow::Idle | Flow::Queue => false,
             })
             .map(|flow| backend.outstanding(flow))
@@ -429,6 +443,15 @@ impl<B: Backend> Engine<B> {
                     return Ok(iova);
                 }
             }
+            Kind::Pool => {
+                if let Some((iova, served)) =
+                    self.pool
+                        .map(backend, buffer, access, reach.limit, reach.align_mask)
+                {
+                    count_map(backend, served);
+                    return Ok(iova);
+                }
+            }
             kind @ (Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto) => {
                 let adjacent = match kind {
                     Kind::Contiguous => {
@@ -518,6 +541,7 @@ impl<B: Backend> Engine<B> {
             Reach {
                 limit,
                 boundary_mask: u64::MAX,
+                align_mask: 0,
             },
         );
 
@@ -558,6 +582,60 @@ impl<B: Backend> Engine<B> {
         premapped
     }
 
+    /// As [`Engine::map_cached_hit`], for `pool`.
+    #[inline(always)]
+    pub fn map_pool_hit(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        limit: u64,
+        align_mask: u64,
+    ) -> Option<Iova> {
+        self.pool
+            .map_hit(backend, buffer, access, limit, align_mask)
+    }
+
+    /// As [`Engine::unmap_cached_hit`], for all that `pool` has mapped.
+    #[inline(always)]
+    pub fn unmap_pool_hit(&self, backend: &B, iova: Iova, len: u64) -> bool {
+        let pool = self.layout.window(iova) == Window::Pool;
+
+        if pool {
+            self.pool.unmap(backend, iova, len);
+        }
+        pool
+    }
+
+    /// Lets the device see what the CPU has written to `len` bytes of what is mapped, from `iova`
+    /// on: `dma_sync_*_for_device()`.
+    pub fn sync_for_device(&self, backend: &B, iova: Iova, len: u64) {
+        if self.layout.window(iova) == Window::Pool {
+            self.pool.sync_for_device(backend, iova, len);
+        }
+    }
+
+    /// Lets the CPU see what the device has written to `len` bytes of what is mapped, from `iova`
+    /// on: `dma_sync_*_for_cpu()`.
+    pub fn sync_for_cpu(&self, backend: &B, iova: Iova, len: u64) {
+        if self.layout.window(iova) == Window::Pool {
+            self.pool.sync_for_cpu(backend, iova, len);
+        }
+    }
+
+    /// Says that nobody wants to see what the device writes from now on to what is mapped at
+    /// `iova`: `DMA_ATTR_SKIP_CPU_SYNC` on unmap.
+    pub fn discard(&self, iova: Iova) {
+        if self.layout.window(iova) == Window::Pool {
+            self.pool.discard(iova);
+        }
+    }
+
+    /// Whether there is, or can be, a mapping that `sync_*` matters to.
+    pub fn needs_sync(&self) -> bool {
+        self.current() == Kind::Pool || self.pool.mapped_bytes() != 0
+    }
+
     /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes.
     pub fn unmap(&self, backend: &B, iova: Iova, len: u64) {
         if self.counted.keeps() && self.unmap_cached_hit(backend, iova, len)
@@ -569,14 +647,12 @@ impl<B: Backend> Engine<B> {
         let range = PageRange::of(iova, len);
         let window = self.layout.window(iova);
 
-        // It counts its own.
-        if matches!(window, Window::CachedWrite | Window::CachedRead) {
-            return self.counted.unmap(backend, window, iova, range.pages);
-        }
-        backend.count(Counter::Unmaps, 1);
-
         match window {
-            Window::CachedWrite | Window::CachedRead => {}
+            // These count the unmap, too.
+            Window::CachedWrite | Window::CachedRead => {
+                return self.counted.unmap(backend, window, iova, range.pages);
+            }
+            Window::Pool => return self.pool.unmap(backend, iova, len),
             Window::Premapped => self.premapped.unmap(backend, range.pages),
             Window::Contiguous => self.contiguous.unmap(backend, range),
             Window::Low | Window::Exact => {
@@ -584,6 +660,7 @@ impl<B: Backend> Engine<B> {
                 self.release(backend, window, range, core::iter::once(range));
             }
         }
+        backend.count(Counter::Unmaps, 1);
     }
 
     /// Gives an exact mapping back with the protection that the current strategy promises.
@@ -629,7 +706,7 @@ impl<B: Backend> Engine<B> {
             Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous | Kind::Auto => {
                 Arena::Exact
             }
-            Kind::Premapped | Kind::Cached | Kind::Persistent => {
+            Kind::Premapped | Kind::Cached | Kind::Persistent | Kind::Pool => {
                 if self.map_each(backend, list, access, reach)? {
                     return Ok(());
                 }
@@ -688,6 +765,7 @@ impl<B: Backend> Engine<B> {
                     .premapped
                     .map(backend, buffer, reach.limit)
                     .map_or(Mapped::Fallback, |iova| Mapped::At(iova, Served::Hit))),
+                Kind::Pool => Ok(self.pool.map_segment(backend, buffer, access, reach)),
                 _ => self.counted.map(backend, buffer, access, reach.limit),
             };
 
@@ -712,7 +790,14 @@ impl<B: Backend> Engine<B> {
 
         if result != Ok(true) {
             for segment in list.segments().take(hits + misses) {
-                self.unmap_offset(backend, segment.mapped());
+                match kind {
+                    Kind::Pool => {
+                        let (iova, len) = segment.assigned();
+
+                        self.pool.cancel(backend, iova, len);
+                    }
+                    _ => self.unmap_offset(backend, segment.mapped()),
+                }
             }
             return result;
         }
@@ -740,6 +825,14 @@ impl<B: Backend> Engine<B> {
         };
         let window = self.layout.window(first.start);
 
+        if window == Window::Pool {
+            for segment in list.segments() {
+                let (iova, len) = segment.assigned();
+
+                self.pool.unmap(backend, iova, len);
+            }
+            return;
+        }
         if !matches!(window, Window::Low | Window::Exact) {
             let mut segments = 0;
 

@@ -18,6 +18,8 @@ pub enum Kind {
     Cached = 4,
     /// Kept after unmap for good, up to a cap.
     Persistent = 5,
+    /// Copied into memory that stays mapped.
+    Pool = 6,
     /// Exact and adjacent, cleared and invalidated in batches.
     Contiguous = 7,
     /// One of the others, picked by what the driver does.
@@ -30,13 +32,14 @@ pub struct Unknown;
 
 impl Kind {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Premapped,
         Self::Strict,
         Self::Deferred,
         Self::Batched,
         Self::Cached,
         Self::Persistent,
+        Self::Pool,
         Self::Contiguous,
         Self::Auto,
     ];
@@ -53,6 +56,7 @@ impl Kind {
             Self::Batched => "batched",
             Self::Cached => "cached",
             Self::Persistent => "persistent",
+            Self::Pool => "pool",
             Self::Contiguous => "contiguous",
             Self::Auto => "auto",
         }
@@ -61,7 +65,7 @@ impl Kind {
     /// Whether the device can reach nothing that its driver has unmapped: all that an untrusted
     /// device may be given, but for [`Kind::Auto`], which picks among these for it.
     pub const fn exposes_nothing(self) -> bool {
-        matches!(self, Self::Strict | Self::Batched)
+        matches!(self, Self::Strict | Self::Batched | Self::Pool)
     }
 
     /// Whether a mapping outlives its use.
@@ -85,6 +89,7 @@ impl Kind {
             3 => Self::Batched,
             4 => Self::Cached,
             5 => Self::Persistent,
+            6 => Self::Pool,
             7 => Self::Contiguous,
             _ => Self::Strict,
         }

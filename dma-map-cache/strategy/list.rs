@@ -18,6 +18,9 @@ pub trait Segment {
 
     /// The pages that [`Segment::assign`] made the device see.
     fn mapped(&self) -> PageRange;
+
+    /// The address that [`Segment::assign`] was given, and the number of bytes there.
+    fn assigned(&self) -> (Iova, u64);
 }
 
 /// A list that can be walked from its start as often as needed.

@@ -22,6 +22,7 @@ pub mod exposure;
 pub mod kind;
 pub mod list;
 pub mod persistent;
+pub mod pool;
 pub mod premapped;
 pub mod strict;
 pub mod tunable;

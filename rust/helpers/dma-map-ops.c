@@ -17,6 +17,16 @@ void pdio_dev_assign_dma_iommu(struct device *dev, bool value)
 	dev_assign_dma_iommu(dev, value);
 }
 
+void pdio_dev_assign_dma_skip_sync(struct device *dev, bool value)
+{
+	dev_assign_dma_skip_sync(dev, value);
+}
+
+void pdio_dma_reset_need_sync(struct device *dev)
+{
+	dma_reset_need_sync(dev);
+}
+
 u64 pdio_dma_get_seg_boundary(struct device *dev)
 {
 	return dma_get_seg_boundary(dev);

@@ -22,6 +22,8 @@ void pdio_device_unlock(struct device *dev);
 void pdio_set_dma_ops(struct device *dev, const struct dma_map_ops *ops);
 bool pdio_dev_dma_iommu(const struct device *dev);
 void pdio_dev_assign_dma_iommu(struct device *dev, bool value);
+void pdio_dev_assign_dma_skip_sync(struct device *dev, bool value);
+void pdio_dma_reset_need_sync(struct device *dev);
 u64 pdio_dma_get_seg_boundary(struct device *dev);
 
 /* interrupt.c */

@@ -3,10 +3,15 @@
 //! An implementation of the DMA API for one device.
 //!
 //! A type implements [`DmaMapOps`] and is installed under a device by [`DmaOps::install`]; from
-//! then on every DMA API call of the device's driver ends up in it. Synchronization is not offered
-//! (`sync_*` are no operations on cache-coherent devices), so the core skips these calls; P2P DMA
-//! and `dma_iova_*` are refused by the core for devices with such operations, and drivers fall
-//! back as they have to anyway.
+//! then on every DMA API call of the device's driver ends up in it. P2P DMA and `dma_iova_*` are
+//! refused by the core for devices with such operations, and drivers fall back as they have to
+//! anyway.
+//!
+//! Synchronization (`dma_sync_*`) is nothing to do for a cache-coherent device, unless it works on
+//! copies. So there are tables without these operations, under which the core lets drivers skip the
+//! calls, and tables with them. The core decides that when a driver sets its mask
+//! (`dma_setup_need_sync()` in kernel/dma/mapping.c); [`DmaOps::select`] and
+//! [`Masks::require_sync`] decide it anew while the driver runs, as swiotlb does.
 //!
 //! C header: [`include/linux/dma-map-ops.h`](srctree/include/linux/dma-map-ops.h)
 
@@ -18,6 +23,7 @@ use core::{
     ptr,
     sync::atomic::{
         AtomicPtr,
+        AtomicUsize,
         Ordering::Relaxed, //
     }, //
 };
@@ -88,6 +94,36 @@ impl Masks {
         unsafe { *(*self.0).dma_mask }
     }
 
+    /// Bits of an address that must stay the same for the device: `dma_get_min_align_mask()`.
+    #[inline(always)]
+    pub fn min_align(self) -> u64 {
+        // SAFETY: The device is valid during the call that made `self`, and its parameters are, if
+        // there are any.
+        unsafe {
+            (*self.0)
+                .dma_parms
+                .as_ref()
+                .map_or(0, |parameters| parameters.min_align_mask.into())
+        }
+    }
+
+    /// Sees to it that drivers do not skip synchronization: to be called before a mapping that
+    /// needs it. A driver that sets its mask may have been told otherwise by an older table.
+    #[inline(always)]
+    pub fn require_sync(self) {
+        const SKIP_SYNC: usize = 1 << bindings::struct_device_flags_DEV_FLAG_DMA_SKIP_SYNC;
+
+        // SAFETY: The device is valid during the call that made `self`. Bits of the flags change by
+        // atomic operations.
+        unsafe {
+            let flags = AtomicUsize::from_ptr((&raw mut (*self.0).flags).cast());
+
+            if flags.load(Relaxed) & SKIP_SYNC != 0 {
+                bindings::pdio_dma_reset_need_sync(self.0);
+            }
+        }
+    }
+
     /// One less than the boundary that no segment of a list may cross.
     #[inline]
     pub fn segment_boundary(self) -> u64 {
@@ -132,6 +168,17 @@ pub trait DmaMapOps: Send + Sync {
     /// Takes down what [`DmaMapOps::map_list`] mapped.
     fn unmap_list(&self, list: EntryList<'_>);
 
+    /// Says that nobody wants to see what the device has written to what is mapped at
+    /// `dma_address`, which is unmapped next: `DMA_ATTR_SKIP_CPU_SYNC`. Called on paths with
+    /// synchronization only, as the next two.
+    fn discard(&self, dma_address: DmaAddress);
+
+    /// Lets the device see what the CPU has written to `len` bytes of a mapping.
+    fn sync_for_device(&self, dma_address: DmaAddress, len: u64);
+
+    /// Lets the CPU see what the device has written to `len` bytes of a mapping.
+    fn sync_for_cpu(&self, dma_address: DmaAddress, len: u64);
+
     /// Maps pieces of memory or registers, one after the other in IOVA space, for long. Returns
     /// the address of the first byte, not above `limit`, or [`DmaAddress::MAPPING_ERROR`].
     fn map_fixed(
@@ -147,13 +194,16 @@ pub trait DmaMapOps: Send + Sync {
 }
 
 /// Number of paths that [`DmaOps::select`] can choose from.
-pub const PATHS: usize = 3;
+pub const PATHS: usize = 4;
+
+/// The first path with synchronization; those after it have it, too.
+pub const FIRST_SYNC_PATH: usize = 3;
 
 /// Alignment of [`Tables`], a power of two that they fit into.
-const TABLES_ALIGN: usize = 512;
+const TABLES_ALIGN: usize = 1024;
 
 /// One table for each path.
-#[repr(C, align(512))]
+#[repr(C, align(1024))]
 struct Tables([bindings::dma_map_ops; PATHS]);
 
 const _: () = assert!(
@@ -189,6 +239,8 @@ const OPT_MAPPING_SIZE: usize = 32 * PAGE_SIZE;
 impl<T: DmaMapOps> DmaOps<T> {
     /// The table of a path.
     const fn table<const PATH: usize>() -> bindings::dma_map_ops {
+        let sync = PATH >= FIRST_SYNC_PATH;
+
         bindings::dma_map_ops {
             alloc: Some(Self::alloc),
             free: Some(Self::free),
@@ -199,11 +251,27 @@ impl<T: DmaMapOps> DmaOps<T> {
             map_phys: Some(Self::map_phys::<PATH>),
             unmap_phys: Some(Self::unmap_phys::<PATH>),
             map_sg: Some(Self::map_sg),
-            unmap_sg: Some(Self::unmap_sg),
-            sync_single_for_cpu: None,
-            sync_single_for_device: None,
-            sync_sg_for_cpu: None,
-            sync_sg_for_device: None,
+            unmap_sg: Some(Self::unmap_sg::<PATH>),
+            sync_single_for_cpu: if sync {
+                Some(Self::sync_single_for_cpu)
+            } else {
+                None
+            },
+            sync_single_for_device: if sync {
+                Some(Self::sync_single_for_device)
+            } else {
+                None
+            },
+            sync_sg_for_cpu: if sync {
+                Some(Self::sync_sg_for_cpu)
+            } else {
+                None
+            },
+            sync_sg_for_device: if sync {
+                Some(Self::sync_sg_for_device)
+            } else {
+                None
+            },
             cache_sync: None,
             dma_supported: Some(Self::dma_supported),
             get_required_mask: None,
@@ -217,7 +285,12 @@ impl<T: DmaMapOps> DmaOps<T> {
     pub fn new(inner: impl PinInit<T, Error>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             inner <- inner,
-            tables: Tables([Self::table::<0>(), Self::table::<1>(), Self::table::<2>()]),
+            tables: Tables([
+                Self::table::<0>(),
+                Self::table::<1>(),
+                Self::table::<2>(),
+                Self::table::<3>(),
+            ]),
             _pin: PhantomPinned,
         })
     }
@@ -249,8 +322,8 @@ impl<T: DmaMapOps> DmaOps<T> {
     }
 
     /// Lets buffers that are mapped and unmapped one by one take a path, if the device uses the
-    /// operations that `inner` is in. Calls that are under way go on as they are. May be called in
-    /// any context.
+    /// operations that `inner` is in, and drivers synchronize as the path wants it. Calls that are
+    /// under way go on as they are. May be called in any context, by one at a time.
     pub fn select<const PATH: usize>(inner: &T, device: &DmaDevice) {
         const { assert!(PATH < PATHS) };
 
@@ -265,12 +338,20 @@ impl<T: DmaMapOps> DmaOps<T> {
             )
         };
         let old = current.load(Relaxed);
+        let chosen = tables.wrapping_add(PATH).cast_mut();
 
-        if old.addr() & !(TABLES_ALIGN - 1) == tables.addr() {
-            let chosen = tables.wrapping_add(PATH).cast_mut();
+        if old == chosen || old.addr() & !(TABLES_ALIGN - 1) != tables.addr() {
+            return;
+        }
+        // Whoever changes it meanwhile takes the operations away.
+        if current
+            .compare_exchange(old, chosen, Relaxed, Relaxed)
+            .is_ok()
+        {
+            let skip = PATH < FIRST_SYNC_PATH;
 
-            // Whoever changes it meanwhile takes the operations away.
-            let _ = current.compare_exchange(old, chosen, Relaxed, Relaxed);
+            // SAFETY: The device is valid, and the flag is changed atomically.
+            unsafe { bindings::pdio_dev_assign_dma_skip_sync(device.as_raw(), skip) };
         }
     }
 
@@ -335,11 +416,16 @@ impl<T: DmaMapOps> DmaOps<T> {
             .map_fixed(masks.streaming(), pieces, direction, Target::Mmio)
     }
 
-    /// Unmaps registers of another device.
+    /// Unmaps registers of another device, or a buffer whose contents nobody wants.
     #[cold]
     #[inline(never)]
-    fn unmap_mmio(&self, dma_address: DmaAddress, len: u64) {
-        self.inner.unmap_fixed(dma_address, len);
+    fn unmap_unusual<const PATH: usize>(&self, dma_address: DmaAddress, len: u64, attrs: usize) {
+        if attrs & bindings::DMA_ATTR_MMIO as usize != 0 {
+            return self.inner.unmap_fixed(dma_address, len);
+        }
+
+        self.inner.discard(dma_address);
+        self.inner.unmap::<PATH>(dma_address, len);
     }
 
     /// `unmap_phys`.
@@ -358,10 +444,20 @@ impl<T: DmaMapOps> DmaOps<T> {
         let ops = unsafe { Self::of(dev) };
         let dma_address = DmaAddress(dma_address);
 
-        if attrs & bindings::DMA_ATTR_MMIO as usize != 0 {
-            ops.unmap_mmio(dma_address, len as u64);
+        if attrs & Self::unusual_attrs::<PATH>() != 0 {
+            ops.unmap_unusual::<PATH>(dma_address, len as u64, attrs);
         } else {
             ops.inner.unmap::<PATH>(dma_address, len as u64);
+        }
+    }
+
+    /// Attributes that make an unmap something else on a path. Where nothing is synchronized there
+    /// is nothing to skip of it.
+    const fn unusual_attrs<const PATH: usize>() -> usize {
+        if PATH < FIRST_SYNC_PATH {
+            bindings::DMA_ATTR_MMIO as usize
+        } else {
+            (bindings::DMA_ATTR_MMIO | bindings::DMA_ATTR_SKIP_CPU_SYNC) as usize
         }
     }
 
@@ -395,21 +491,129 @@ impl<T: DmaMapOps> DmaOps<T> {
     /// # Safety
     ///
     /// See [`Self::map_phys`].
-    unsafe extern "C" fn unmap_sg(
+    unsafe extern "C" fn unmap_sg<const PATH: usize>(
         dev: *mut bindings::device,
         first: *mut bindings::scatterlist,
         len: i32,
         _direction: bindings::dma_data_direction,
-        _attrs: usize,
+        attrs: usize,
     ) {
         let Some(entries) = usize::try_from(len).ok().filter(|&entries| entries != 0) else {
             return;
         };
 
         // SAFETY: By the safety requirement; the list is the caller's until this returns.
-        let (ops, list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
+        let (ops, mut list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
 
+        if attrs & Self::unusual_attrs::<PATH>() != 0 {
+            for entry in list.iter_mut() {
+                ops.inner.discard(DmaAddress(entry.dma_address()));
+            }
+        }
         ops.inner.unmap_list(list);
+    }
+
+    /// `sync_single_for_cpu`.
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::map_phys`].
+    unsafe extern "C" fn sync_single_for_cpu(
+        dev: *mut bindings::device,
+        dma_address: bindings::dma_addr_t,
+        len: usize,
+        direction: bindings::dma_data_direction,
+    ) {
+        if Direction(direction) != Direction::TO_DEVICE {
+            // SAFETY: By the safety requirement.
+            unsafe { Self::of(dev) }
+                .inner
+                .sync_for_cpu(DmaAddress(dma_address), len as u64);
+        }
+    }
+
+    /// `sync_single_for_device`. What only the device writes need not be shown to it again, as in
+    /// `swiotlb_sync_single_for_device()`.
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::map_phys`].
+    unsafe extern "C" fn sync_single_for_device(
+        dev: *mut bindings::device,
+        dma_address: bindings::dma_addr_t,
+        len: usize,
+        direction: bindings::dma_data_direction,
+    ) {
+        if Direction(direction) != Direction::FROM_DEVICE {
+            // SAFETY: By the safety requirement.
+            unsafe { Self::of(dev) }
+                .inner
+                .sync_for_device(DmaAddress(dma_address), len as u64);
+        }
+    }
+
+    /// Calls `f` with the address and length of each entry of a list.
+    ///
+    /// # Safety
+    ///
+    /// `first` is the first of `len` entries, which are the caller's until this returns.
+    unsafe fn for_each_entry(
+        first: *mut bindings::scatterlist,
+        len: i32,
+        mut f: impl FnMut(DmaAddress, u64),
+    ) {
+        // SAFETY: By the safety requirement.
+        let mut list = unsafe { EntryList::from_raw(first, usize::try_from(len).unwrap_or(0)) };
+
+        for entry in list.iter_mut() {
+            f(DmaAddress(entry.dma_address()), entry.dma_len());
+        }
+    }
+
+    /// `sync_sg_for_cpu`.
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::map_phys`].
+    unsafe extern "C" fn sync_sg_for_cpu(
+        dev: *mut bindings::device,
+        first: *mut bindings::scatterlist,
+        len: i32,
+        direction: bindings::dma_data_direction,
+    ) {
+        if Direction(direction) == Direction::TO_DEVICE {
+            return;
+        }
+
+        // SAFETY: By the safety requirement; the list is the caller's until this returns.
+        unsafe {
+            let ops = Self::of(dev);
+
+            Self::for_each_entry(first, len, |at, len| ops.inner.sync_for_cpu(at, len));
+        }
+    }
+
+    /// `sync_sg_for_device`; see [`Self::sync_single_for_device`].
+    ///
+    /// # Safety
+    ///
+    /// See [`Self::map_phys`].
+    unsafe extern "C" fn sync_sg_for_device(
+        dev: *mut bindings::device,
+        first: *mut bindings::scatterlist,
+        len: i32,
+        direction: bindings::dma_data_direction,
+    ) {
+        if Direction(direction) == Direction::FROM_DEVICE {
+            return;
+        }
+
+        // SAFETY: By the safety requirement; the list is the caller's until this returns.
+        unsafe {
+            let ops = Self::of(dev);
+
+            Self::for_each_entry(first, len, |at, len| ops.inner.sync_for_device(at, len));
+        }
     }
 
     /// `alloc`: memory that CPU and device use at the same time.

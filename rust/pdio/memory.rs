@@ -2,9 +2,11 @@
 
 //! The RAM that the kernel manages.
 //!
-//! C header: [`include/linux/ioport.h`](srctree/include/linux/ioport.h)
+//! C headers: [`include/linux/ioport.h`](srctree/include/linux/ioport.h),
+//! [`include/linux/gfp.h`](srctree/include/linux/gfp.h)
 
 use core::{
+    arch::asm,
     ffi::c_void,
     ops::Range, //
 };
@@ -15,7 +17,11 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::bindings;
+use crate::{
+    bindings,
+    coherent,
+    scatterlist::page_to_phys, //
+};
 
 /// Calls `f` with each range of physical addresses that is RAM, in whole pages and ascending order.
 /// May sleep.
@@ -64,4 +70,66 @@ pub fn for_each_ram_range(mut f: &mut dyn FnMut(Range<u64>) -> Result) -> Result
             Some(call),
         )
     })
+}
+
+/// Zeroed pages in one piece, freed when this is dropped.
+pub struct Pages(coherent::Memory);
+
+// SAFETY: The memory belongs to no thread, and nothing is done with it but to free it.
+unsafe impl Send for Pages {}
+
+// SAFETY: As for `Send`.
+unsafe impl Sync for Pages {}
+
+impl Pages {
+    /// Allocates `count` pages, a power of two, aligned to their number. Never sleeps.
+    pub fn new(count: usize) -> Option<Self> {
+        let len = count.checked_mul(PAGE_SIZE)?;
+
+        coherent::Memory::alloc_contiguous(len, bindings::GFP_ATOMIC | bindings::__GFP_NOWARN)
+            .map(Self)
+    }
+
+    /// The physical address.
+    pub fn phys(&self) -> u64 {
+        page_to_phys(self.0.page(0))
+    }
+}
+
+/// Copies `len` bytes from one physical address to another. May be called in any context.
+///
+/// Both must be RAM that nobody but a device changes meanwhile, and not overlap: memory that the
+/// caller has allocated, or a buffer that a driver has handed over to the DMA API.
+///
+/// By words and not by bytes: processors with fast strings do both at the same speed, and where a
+/// processor is emulated or slow at strings, words take an eighth of the steps.
+#[inline(always)]
+pub fn copy(to: u64, from: u64, len: u64) {
+    // SAFETY: The base is set once, early in boot. All RAM is mapped there, so the addresses are
+    // valid for `len` bytes, of which the caller vouches for. The direction flag is clear in the
+    // kernel. The end of what is at least a word long is copied by a word that ends there.
+    unsafe {
+        let base = bindings::page_offset_base as u64;
+
+        asm!(
+            "cmp {len}, 8",
+            "jb 3f",
+            "mov {tail}, [rsi + {len} - 8]",
+            "lea {last}, [rdi + {len} - 8]",
+            "shr rcx, 3",
+            "rep movsq",
+            "mov [{last}], {tail}",
+            "jmp 4f",
+            "3:",
+            "rep movsb",
+            "4:",
+            len = in(reg) len,
+            tail = out(reg) _,
+            last = out(reg) _,
+            inout("rcx") len => _,
+            inout("rsi") base.wrapping_add(from) => _,
+            inout("rdi") base.wrapping_add(to) => _,
+            options(nostack),
+        );
+    }
 }

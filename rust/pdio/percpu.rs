@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Counters of which every CPU has its own copy.
+//! The CPU that runs this, and counters of which every CPU has its own copy.
 //!
 //! C header: [`include/linux/percpu.h`](srctree/include/linux/percpu.h)
 
@@ -12,6 +12,24 @@ use core::{
 use kernel::alloc::AllocError;
 
 use crate::bindings;
+
+/// The number of the CPU that runs this, below `nr_cpu_ids`: `raw_smp_processor_id()`, without the
+/// call that `kernel::cpu::CpuId::current()` is. A hint, unless the caller cannot be moved.
+#[inline(always)]
+pub fn cpu() -> usize {
+    let number: u32;
+
+    // SAFETY: The variable is there on each CPU, and does not change.
+    unsafe {
+        asm!(
+            "mov {number:e}, gs:[rip + {variable}]",
+            number = out(reg) number,
+            variable = sym bindings::cpu_number,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    number as usize
+}
 
 /// `N` counters per CPU that only grow, and wrap.
 ///
@@ -56,6 +74,23 @@ impl<const N: usize> Counters<N> {
                 "inc qword ptr gs:[{base} + {offset}]",
                 base = in(reg) self.base,
                 offset = const INDEX * mem::size_of::<u64>(),
+                options(nostack),
+            );
+        }
+    }
+
+    /// Adds `n` to counter `INDEX` of this CPU, as [`Counters::add_at`] does.
+    #[inline(always)]
+    pub fn add<const INDEX: usize>(&self, n: u64) {
+        const { assert!(INDEX < N) };
+
+        // SAFETY: As in `add_at`; the assertion has checked the index.
+        unsafe {
+            asm!(
+                "add qword ptr gs:[{base} + {offset}], {n}",
+                base = in(reg) self.base,
+                offset = const INDEX * mem::size_of::<u64>(),
+                n = in(reg) n,
                 options(nostack),
             );
         }

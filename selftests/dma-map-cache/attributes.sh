@@ -102,7 +102,7 @@ permissions()
 		mode=$(stat -c %a "$file")
 		case ${file##*/} in
 		attach | detach) is "mode of ${file##*/}" "$mode" 200 ;;
-		strategy | deferred_* | cached_* | persistent_* | contiguous_* | exposure_limit_*) is "mode of ${file##*/}" "$mode" 644 ;;
+		strategy | deferred_* | cached_* | persistent_* | pool_m* | contiguous_* | exposure_limit_*) is "mode of ${file##*/}" "$mode" 644 ;;
 		*) is "mode of ${file##*/}" "$mode" 444 ;;
 		esac
 	done
@@ -144,6 +144,9 @@ add_case 'deferred_max_us' number deferred_max_us 10000 100 1000000 1
 add_case 'cached_budget_bytes' number cached_budget_bytes 67108864 0 1099511627776 4096
 add_case 'cached_max_age_ms' number cached_max_age_ms 10000 1 3600000 1
 add_case 'persistent_cap_bytes' number persistent_cap_bytes 1073741824 0 1099511627776 4096
+add_case 'pool_min_bytes' number pool_min_bytes 1048576 0 268435456 65536
+add_case 'pool_max_bytes' number pool_max_bytes 67108864 0 268435456 65536
+add_case 'pool_max_buffer_bytes' number pool_max_buffer_bytes 16384 256 65536 256
 add_case 'contiguous_max_unmaps' number contiguous_max_unmaps 64 1 512 1
 add_case 'exposure_limit_us' number exposure_limit_us 0 0 3600000000 1
 add_case 'exposure_limit_pages' number exposure_limit_pages 16384 0 268435456 1

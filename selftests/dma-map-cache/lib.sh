@@ -20,7 +20,7 @@
 # picks the cases whose names contain it.
 
 # shellcheck disable=SC2034 # used by the tests
-strategies='premapped strict deferred batched cached persistent contiguous auto'
+strategies='premapped strict deferred batched cached persistent pool contiguous auto'
 
 module=/sys/module/dma_map_cache/pci
 bus=/sys/bus/pci

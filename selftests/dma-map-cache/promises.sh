@@ -141,6 +141,14 @@ counted()
 		fi
 		is 'exposed pages' "$(value after exposed_pages)" 0
 		;;
+	pool)
+		# The memory that is mapped in advance is enough. Both directions are copied.
+		is hits "$(grown hits)" $buffers
+		is flushes "$(grown flushes)" 0
+		is 'page-table updates' "$(grown pte_updates)" 0
+		is 'copied bytes' "$(grown copied_bytes)" $((2 * page * buffers))
+		is 'exposed pages' "$(value after exposed_pages)" 0
+		;;
 	cached | persistent)
 		# The pages are new to the cache once.
 		is 'hits + misses' $(($(grown hits) + $(grown misses))) $buffers
@@ -289,6 +297,93 @@ premapped_steady()
 	eventually 60 warm || fail "still $(grown misses) misses among $(grown hits) hits"
 	measure "$disk" sleep 1
 	no_work
+}
+
+pool_steady()
+{
+	prepare pool "$1"
+	steady
+	eventually 60 warm || fail "still $(grown misses) misses among $(grown hits) hits"
+	measure "$disk" sleep 1
+	no_work
+	# The statistics are read one after the other, and some reads are under way.
+	at_least 'copied bytes' "$(grown copied_bytes)" $((2 * page * $(grown unmaps) * 9 / 10))
+}
+
+# pool_has ADDRESS BYTES
+pool_has()
+{
+	[ "$(statistic "$1" pool_bytes)" -eq "$2" ]
+}
+
+# The pool grows as far as it may, serves the rest exactly, and gives back what nobody needs.
+pool_limits()
+{
+	need_bench
+	chunk=65536
+	attach "$idle"
+	setting "$idle" pool_min_bytes 0
+	use pool "$idle"
+	is 'bytes before the first map' "$(statistic "$idle" pool_bytes)" 0
+
+	# 64 pages are four chunks.
+	setting "$idle" pool_max_bytes $((2 * chunk))
+	measure "$idle" bench "$idle" page 64 10 scattered
+	is 'bytes at most' "$(value after pool_bytes)" $((2 * chunk))
+	is fallbacks "$(grown fallbacks)" $((32 * 11))
+	is 'copied bytes' "$(grown copied_bytes)" $((2 * page * 32 * 11))
+	is flushes "$(grown flushes)" $((32 * 11))
+	is misses "$(grown misses)" $((32 * 11 + 2))
+	seen_by_kernel
+
+	setting "$idle" pool_max_bytes $((64 << 20))
+	measure "$idle" bench "$idle" page 64 10 scattered
+	is fallbacks "$(grown fallbacks)" 0
+	is 'bytes with room' "$(value after pool_bytes)" $((4 * chunk))
+	measure "$idle" eventually 20 pool_has "$idle" 0
+	is 'page-table updates' "$(grown pte_updates)" 64
+	at_least flushes "$(grown flushes)" 1
+	# Who cleans up has no more than a few looks at it.
+	at_most flushes "$(grown flushes)" 4
+	seen_by_kernel
+
+	setting "$idle" pool_min_bytes $((8 * chunk))
+	is 'bytes in advance' "$(statistic "$idle" pool_bytes)" $((8 * chunk))
+	setting "$idle" pool_max_bytes $((3 * chunk))
+	is 'bytes, lowered at once' "$(statistic "$idle" pool_bytes)" $((3 * chunk))
+
+	# What is too large for a copy.
+	setting "$idle" pool_max_bytes $((64 << 20))
+	setting "$idle" pool_max_buffer_bytes 3840
+	measure "$idle" bench "$idle" page 1 10 scattered
+	is fallbacks "$(grown fallbacks)" 11
+	is 'copied bytes' "$(grown copied_bytes)" 0
+	setting "$idle" pool_max_buffer_bytes 4096
+	measure "$idle" bench "$idle" page 1 10 scattered
+	is hits "$(grown hits)" 11
+
+	use strict "$idle"
+	eventually 5 pool_has "$idle" 0 || fail "$(statistic "$idle" pool_bytes) bytes are left"
+}
+
+# Nothing is left of the pool when another strategy is used, nor when the device goes.
+pool_given_back()
+{
+	prepare pool "$1"
+	fill_cache
+	at_least 'pool bytes' "$(statistic "$disk" pool_bytes)" $((1 << 20))
+	snapshot before "$disk"
+	use strict "$disk"
+	eventually 10 pool_has "$disk" 0 || fail "$(statistic "$disk" pool_bytes) bytes are left"
+	snapshot after "$disk"
+	at_least flushes "$(grown flushes)" 1
+	is 'unsettled pages' "$(setting "$disk" unsettled_pages)" 0
+
+	use pool "$disk"
+	fill_cache
+	detach "$disk"
+	attach "$disk"
+	is 'bytes when attached again' "$(statistic "$disk" pool_bytes)" 0
 }
 
 # fill_cache: leaves many pages idle.
@@ -442,6 +537,7 @@ if [ -n "$pairs" ]; then
 		add_case "$strategy: lists of 32 scattered pages, counted" counted "$strategy" sg 32 20 scattered
 		add_case "$strategy: lists of 64 contiguous pages, counted" counted "$strategy" sg 64 10 contiguous
 	done
+	add_case 'pool: limits' pool_limits
 fi
 for disk in $disks; do
 	driver=$(driver_of "$disk")
@@ -450,6 +546,7 @@ for disk in $disks; do
 	add_case "$driver: contiguous: one flush for a request" contiguous_flushes "$disk"
 	add_case "$driver: cached: a hit costs neither flush nor update" cached_steady "$disk"
 	add_case "$driver: premapped: neither flush nor update" premapped_steady "$disk"
+	add_case "$driver: pool: neither flush nor update" pool_steady "$disk"
 done
 for disk in $disks; do
 	add_case 'deferred: no unmap waits for ever' deferred_timer "$disk"
@@ -462,7 +559,8 @@ for disk in $disks; do
 		*) add_case "cached: switched to $strategy" switch_away "$strategy" "$disk" ;;
 		esac
 	done
-	for strategy in strict batched auto; do
+	add_case 'pool: given back' pool_given_back "$disk"
+	for strategy in strict batched pool auto; do
 		add_case "$strategy: nothing is exposed" nothing_exposed "$strategy" "$disk"
 	done
 	add_case 'persistent: the cap' persistent_cap "$disk"

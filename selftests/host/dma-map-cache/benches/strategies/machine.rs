@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::strategy::address::{Iova, PageRange, Phys, PAGE_SHIFT, PAGE_SIZE};
-use crate::strategy::backend::{Access, Arena, Backend, Lock, OutOfMemory, Sparse, Target};
+use crate::strategy::backend::{Access, Arena, Backend, Lock, Memory, OutOfMemory, Sparse, Target};
 use crate::strategy::counter::Counter;
 
 /// Pages of RAM, from page 0 on.
@@ -56,6 +56,15 @@ impl<T: Default + Send + Sync> Sparse<T> for Table<T> {
     }
 }
 
+/// Memory that nobody looks at.
+pub struct Nothing;
+
+impl Memory for Nothing {
+    fn phys(&self) -> Phys {
+        Phys(0)
+    }
+}
+
 /// IOVA space: what was given back, by log2 of its size, and what was never taken.
 #[derive(Default)]
 struct Space {
@@ -92,6 +101,7 @@ impl Backend for Machine {
     type Lock<T: Send> = FreeLock<T>;
     type List<T: Send + Sync> = Box<[T]>;
     type Sparse<T: Default + Send + Sync> = Table<T>;
+    type Memory = Nothing;
 
     fn lock<T: Send>(value: T) -> FreeLock<T> {
         FreeLock(Mutex::new(value))
@@ -172,6 +182,13 @@ impl Backend for Machine {
     ) -> Result<(), OutOfMemory> {
         f(Phys(0), RAM_PAGES)
     }
+
+    fn alloc(&self, _: u64) -> Option<Nothing> {
+        Some(Nothing)
+    }
+
+    #[inline(always)]
+    fn copy(&self, _: Phys, _: Phys, _: u64) {}
 
     fn synchronize(&self) {}
 

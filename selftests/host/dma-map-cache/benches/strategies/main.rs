@@ -34,6 +34,7 @@ const SEGMENTS: usize = 16;
 const REACH: Reach = Reach {
     limit: u64::MAX,
     boundary_mask: u64::MAX,
+    align_mask: 0,
 };
 
 /// An entry of a list.

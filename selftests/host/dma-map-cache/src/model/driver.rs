@@ -6,8 +6,10 @@
 //! with all that it may reach:
 //!
 //! - every buffer in use, at the right address, with the rights that it was mapped with;
-//! - after unmap, what is in the same batch (`contiguous`), nothing (`strict`, `batched`), what is queued (`deferred`), what is idle (`cached`,
-//!   `persistent`), or RAM (`premapped`), each within its limits.
+//! - after unmap, what is in the same batch (`contiguous`), nothing (`strict`, `batched`), what is
+//!   queued (`deferred`), what is idle (`cached`, `persistent`), RAM (`premapped`), each within its
+//!   limits, or memory that never was a driver's (`pool`), where it finds what the buffer has, and
+//!   writes what the buffer gets.
 //!
 //! It also knows what each step may cost and how the statistics must change. One thread only; what
 //! threads do to each other is another test.
@@ -18,12 +20,13 @@ use std::sync::Arc;
 use super::iommu::{pages, Calls, Entry, Iommu, PageMap};
 use super::sg::SgList;
 use super::{fault, thread};
-use crate::strategy::address::{Buffer, Iova, Layout, PageRange, Window, PAGE_SHIFT};
+use crate::strategy::address::{Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT};
 use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
 use crate::strategy::contiguous::MAX_PAGES;
 use crate::strategy::counter::{Counter, Flow};
 use crate::strategy::engine::Reach;
 use crate::strategy::exposure;
+use crate::strategy::pool::CHUNK_BYTES;
 use crate::strategy::{Engine, Kind};
 
 /// How a mapping was asked for, and so has to be given back.
@@ -259,13 +262,13 @@ impl Driver {
     }
 
     /// All that a failed map must not change: the cached windows may have more or less idle pages
-    /// than before, and no other ones.
+    /// than before, and no other ones, and the pool may have grown.
     fn footprint(&self) -> impl PartialEq + std::fmt::Debug {
         let mut table: Vec<_> = self
             .iommu
             .table()
             .into_iter()
-            .filter(|(page, _)| !self.is_cached(*page))
+            .filter(|(page, _)| !self.is_cached(*page) && !self.is_pool(*page))
             .map(|(page, entry)| (page, entry.page))
             .collect();
 
@@ -285,13 +288,30 @@ impl Driver {
         )
     }
 
-    /// Whether a strategy serves what it can from a window at a constant offset.
+    /// Whether a strategy serves what it can from a window of its own, and the rest exactly.
     fn at_offset(kind: Kind, is_list: bool) -> bool {
         match kind {
-            Kind::Premapped | Kind::Cached | Kind::Persistent => true,
+            Kind::Premapped | Kind::Cached | Kind::Persistent | Kind::Pool => true,
             Kind::Batched => !is_list,
             Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto => false,
         }
+    }
+
+    fn is_pool(&self, iova_page: u64) -> bool {
+        self.layout.window(Iova(iova_page << PAGE_SHIFT)) == Window::Pool
+    }
+
+    /// Whether the pool must serve a buffer.
+    fn expects_pool(&self, buffer: Buffer) -> bool {
+        let mask = self.reach.align_mask | 63;
+        let bytes = ((buffer.phys.0 & mask) + buffer.len).max(mask + 1);
+        let slot = bytes.next_power_of_two().max(256);
+
+        buffer.len <= self.engine.pool.limits.max_buffer_bytes.get()
+            && slot <= CHUNK_BYTES
+            && slot - 1 <= self.reach.boundary_mask
+            && self.reach.limit >= self.layout.base(Window::Pool) + (256 << 20) - 1
+            && buffer.phys.0 + buffer.len <= self.iommu.ram_end().0
     }
 
     /// The window that a strategy at a constant offset must serve a buffer from.
@@ -304,6 +324,7 @@ impl Driver {
 
         let window = match (kind, access) {
             (Kind::Premapped, _) => Window::Premapped,
+            (Kind::Pool, _) => return self.expects_pool(buffer).then_some(Window::Pool),
             (_, Access::Read) => Window::CachedRead,
             _ => Window::CachedWrite,
         };
@@ -338,6 +359,11 @@ impl Driver {
         }
     }
 
+    /// Sets what the device wants to stay the same of addresses, as `dma_set_min_align_mask()` does.
+    pub fn set_align_mask(&mut self, align_mask: u64) {
+        self.reach.align_mask = align_mask;
+    }
+
     /// Sets the last address that the device can send, as `dma_set_mask()` does.
     pub fn set_limit(&mut self, limit: u64) {
         self.reach.limit = limit;
@@ -346,6 +372,8 @@ impl Driver {
     /// Maps a buffer.
     pub fn map(&mut self, buffer: Buffer, access: Access) -> Result<Cost, OutOfMemory> {
         let kind = self.engine.current();
+
+        self.reach.boundary_mask = u64::MAX;
         let expected = self.expected_window(buffer, access, false);
         let refusals = fault::refusals();
 
@@ -378,6 +406,8 @@ impl Driver {
     ) -> Result<Cost, OutOfMemory> {
         let kind = self.engine.current();
         let n = buffers.len() as u64;
+
+        self.reach.boundary_mask = boundary_mask;
         let windows: Vec<_> = buffers
             .iter()
             .map(|&buffer| self.expected_window(buffer, access, true))
@@ -388,13 +418,9 @@ impl Driver {
         self.touch(&buffers);
         let cost = self.try_map(|this| {
             let mut list = SgList::new(buffers);
-            let reach = Reach {
-                boundary_mask,
-                ..this.reach
-            };
 
             this.engine
-                .map_list(&*this.iommu, &mut list, access, reach)?;
+                .map_list(&*this.iommu, &mut list, access, this.reach)?;
 
             let segments = list.0.iter().map(|entry| {
                 let iova = entry.iova.expect("a list was mapped, but not all of it");
@@ -457,6 +483,8 @@ impl Driver {
     /// The window of the last mapping.
     fn check_window(&self, expected: Option<Window>) {
         let live = self.live.last().expect("something was mapped");
+        let full =
+            self.engine.pool.mapped_bytes() + CHUNK_BYTES > self.engine.pool.limits.max_bytes.get();
         let exact = match live.call {
             Call::Fixed(_) => Window::Low,
             Call::Single
@@ -472,8 +500,28 @@ impl Driver {
             _ => Window::Exact,
         };
 
-        for &(iova, _) in &live.segments {
-            assert_eq!(self.layout.window(iova), expected.unwrap_or(exact));
+        for &(iova, buffer) in &live.segments {
+            let window = self.layout.window(iova);
+
+            if expected == Some(Window::Pool) && full {
+                assert!(matches!(window, Window::Pool | Window::Low));
+            } else {
+                assert_eq!(window, expected.unwrap_or(exact));
+            }
+            if window == Window::Pool {
+                let kept = self.reach.align_mask | 63;
+
+                assert_eq!(
+                    iova.0 & kept,
+                    buffer.phys.0 & kept,
+                    "{iova:x?} for {buffer:x?}"
+                );
+                assert!(
+                    self.iommu.device_read(iova, buffer.len)
+                        == self.iommu.memory(buffer.phys, buffer.len),
+                    "the device does not find what {buffer:x?} has"
+                );
+            }
         }
     }
 
@@ -489,6 +537,8 @@ impl Driver {
                 Window::Low | Window::Exact | Window::Contiguous => {
                     range.bytes() - 1 <= boundary_mask
                 }
+                // Its own addresses are checked below.
+                Window::Pool => false,
                 // The address is that of the buffer: it is for the driver to choose it well.
                 _ => !crosses(buffer.phys.0, buffer.len),
             };
@@ -497,6 +547,13 @@ impl Driver {
             assert!(
                 !avoidable || !crosses(first, buffer.len),
                 "{first:#x} + {:#x} crosses a boundary of {boundary_mask:#x}",
+                buffer.len
+            );
+        }
+        for &(iova, buffer) in &live.segments {
+            assert!(
+                self.layout.window(iova) != Window::Pool || !crosses(iova.0, buffer.len),
+                "{iova:x?} + {:#x} crosses a boundary of {boundary_mask:#x}",
                 buffer.len
             );
         }
@@ -534,7 +591,7 @@ impl Driver {
                 assert_eq!(statistics.hits, n);
                 assert_eq!((*calls, cost.allocations), Default::default());
             }
-            Window::CachedWrite | Window::CachedRead => {
+            Window::CachedWrite | Window::CachedRead | Window::Pool => {
                 assert_eq!(calls.alloc_iova, 0);
                 assert!(statistics.misses <= calls.map, "{cost:?}");
                 if statistics.hits == n {
@@ -544,21 +601,72 @@ impl Driver {
         }
     }
 
-    /// Updates of a cached window from before it turned out that not all of the buffers can be
-    /// served from it.
+    /// Updates of a cached window, or of that of the pool, from before it turned out that not all
+    /// of the buffers can be served from it.
     fn wasted(&self, kind: Kind, cost: &Cost) -> u64 {
         let live = self.live.last().expect("something was mapped");
 
-        if kind.counts() {
+        if kind.counts() || kind == Kind::Pool {
             cost.calls.pte_updates - live.pages()
         } else {
             0
         }
     }
 
+    /// What a buffer must have after unmap, once the device has written to some of its copy.
+    fn use_copies(&self, live: &Live, seed: u64) -> Vec<(Buffer, Vec<u8>)> {
+        let mut contents = Vec::new();
+
+        for &(iova, buffer) in &live.segments {
+            if self.layout.window(iova) != Window::Pool {
+                continue;
+            }
+
+            let from = seed % buffer.len;
+            let len = (seed >> 20) % (buffer.len - from) + 1;
+            let noise: Vec<_> = (0..len)
+                .map(|n| (seed >> 7).wrapping_add(n) as u8)
+                .collect();
+            let before = self.iommu.memory(buffer.phys, buffer.len);
+
+            self.iommu.device_write(Iova(iova.0 + from), &noise);
+            contents.push((
+                buffer,
+                match live.access {
+                    Access::Read => before,
+                    _ => self.iommu.device_read(iova, buffer.len),
+                },
+            ));
+        }
+
+        // Of buffers that lie one over the other nobody can tell.
+        let overlaps =
+            |a: &Buffer, b: &Buffer| a.phys.0 < b.phys.0 + b.len && b.phys.0 < a.phys.0 + a.len;
+        let buffers: Vec<_> = contents.iter().map(|(buffer, _)| *buffer).collect();
+
+        contents.retain(|(buffer, _)| {
+            buffers
+                .iter()
+                .filter(|other| overlaps(buffer, other))
+                .count()
+                == 1
+        });
+        contents
+    }
+
     /// Unmaps a mapping.
     pub fn unmap(&mut self, index: usize) -> Cost {
         let live = self.live.swap_remove(index);
+        let contents = self.use_copies(&live, self.unmaps.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let around = |buffer: &Buffer| {
+            let before = buffer.phys.0.saturating_sub(64);
+
+            (
+                self.iommu.memory(Phys(before), buffer.phys.0 - before),
+                self.iommu.memory(Phys(buffer.phys.0 + buffer.len), 64),
+            )
+        };
+        let neighbours: Vec<_> = contents.iter().map(|(buffer, _)| around(buffer)).collect();
         let n = live.segments.len() as u64;
         let pages = live.pages();
         let window = self.layout.window(live.segments[0].0);
@@ -620,6 +728,24 @@ impl Driver {
         }
         assert_eq!((cost.calls.map, cost.calls.alloc_iova), (0, 0));
         assert_eq!(cost.allocations, 0, "an unmap allocates memory");
+        for ((buffer, content), neighbours) in contents.iter().zip(neighbours) {
+            assert!(
+                *content == self.iommu.memory(buffer.phys, buffer.len),
+                "{buffer:x?} has not got what it should"
+            );
+            if n == 1 {
+                let before = buffer.phys.0.saturating_sub(64);
+
+                assert!(
+                    neighbours
+                        == (
+                            self.iommu.memory(Phys(before), buffer.phys.0 - before),
+                            self.iommu.memory(Phys(buffer.phys.0 + buffer.len), 64),
+                        ),
+                    "what lies around {buffer:x?} has changed"
+                );
+            }
+        }
         match (window, defers) {
             (Window::Low | Window::Exact, None) => {
                 assert_eq!((cost.calls.pte_updates, cost.calls.flush), (pages, 1));
@@ -628,7 +754,7 @@ impl Driver {
                 assert_eq!(cost.calls.pte_updates, pages);
                 assert!(cost.calls.flush <= 1);
             }
-            (Window::Premapped, _) => assert_eq!(cost.calls, Calls::default()),
+            (Window::Premapped | Window::Pool, _) => assert_eq!(cost.calls, Calls::default()),
             (Window::Contiguous, _) if kind != Kind::Contiguous => {
                 assert_eq!((cost.calls.pte_updates, cost.calls.flush), (pages, 1));
             }
@@ -775,7 +901,14 @@ impl Driver {
         self.note_settled();
         assert_eq!(
             settled,
-            self.engine.current() == Kind::Premapped || !self.populated
+            (self.engine.current() == Kind::Premapped || !self.populated)
+                && (self.engine.current() == Kind::Pool || self.iommu.owned_bytes() == 0)
+        );
+        assert!(
+            self.engine.current() == Kind::Pool
+                || self.in_window(Window::Pool) != 0
+                || self.iommu.owned_bytes() == 0,
+            "nothing of the pool is in use, but it is still there"
         );
         self.check();
     }
@@ -830,6 +963,27 @@ impl Driver {
         self.check();
     }
 
+    /// Sets the limits of `pool` as a user does.
+    pub fn set_pool(&mut self, min_bytes: u64, max_bytes: u64, max_buffer_bytes: u64) {
+        let pool = &self.engine.pool;
+
+        pool.limits.min_bytes.set(min_bytes).expect("bytes");
+        pool.limits.max_bytes.set(max_bytes).expect("bytes");
+        pool.limits
+            .max_buffer_bytes
+            .set(max_buffer_bytes)
+            .expect("bytes");
+        self.trim();
+        self.check();
+    }
+
+    /// Looks after the pool.
+    fn trim(&self) {
+        if self.engine.current() == Kind::Pool {
+            self.engine.pool.trim(&*self.iommu);
+        }
+    }
+
     /// Sets the limits of `deferred` as a user does.
     pub fn set_deferred(&mut self, max_unmaps: u64, max_us: u64) {
         self.engine
@@ -857,6 +1011,7 @@ impl Driver {
 
     fn expire_idle(&mut self) {
         self.engine.counted.expire(&*self.iommu);
+        self.trim();
         self.expire_at = self.iommu.now_us() + self.expire_period_us();
     }
 
@@ -890,6 +1045,7 @@ impl Driver {
             }
         }
         self.iommu.set_now_us(end);
+        self.trim();
         self.check();
     }
 
@@ -906,6 +1062,7 @@ impl Driver {
             }
             assert_eq!(self.engine.live_pages(&*self.iommu), 0);
             assert_eq!(self.engine.exposed_pages(&*self.iommu), 0);
+            assert_eq!(self.iommu.owned_bytes(), 0, "memory leaks");
         }
     }
 
@@ -928,6 +1085,7 @@ impl Driver {
         self.check_cached(&table, &in_use);
         self.check_premapped(&table);
         self.check_bound();
+        self.check_pool(&table);
         self.check_statistics();
     }
 
@@ -937,6 +1095,9 @@ impl Driver {
 
         for live in &self.live {
             for (range, buffer) in live.ranges() {
+                if self.layout.window(range.start) == Window::Pool {
+                    continue;
+                }
                 assert_eq!(range.pages, buffer.pages());
                 assert!(
                     range.start.0 + (buffer.phys.0 & ((1 << PAGE_SHIFT) - 1)) + buffer.len - 1
@@ -1135,6 +1296,36 @@ impl Driver {
         }
     }
 
+    /// The pool is what it says, and no two buffers share a byte of it.
+    fn check_pool(&self, table: &PageMap<Entry>) {
+        let mapped = table.keys().filter(|page| self.is_pool(**page)).count() as u64;
+        let mut copies: Vec<_> = self
+            .live
+            .iter()
+            .flat_map(|live| live.segments.iter().map(move |segment| (live, segment)))
+            .filter(|(_, (iova, _))| self.layout.window(*iova) == Window::Pool)
+            .map(|(live, (iova, buffer))| {
+                assert!(iova.0 + buffer.len - 1 <= live.limit);
+                (iova.0, iova.0 + buffer.len)
+            })
+            .collect();
+
+        assert_eq!(mapped << PAGE_SHIFT, self.engine.pool.mapped_bytes());
+        assert_eq!(mapped << PAGE_SHIFT, self.iommu.owned_bytes());
+        copies.sort();
+        for pair in copies.windows(2) {
+            assert!(
+                pair[0].1 <= pair[1].0,
+                "two buffers share a slot: {pair:x?}"
+            );
+        }
+        for &(start, end) in &copies {
+            for page in start >> PAGE_SHIFT..=(end - 1) >> PAGE_SHIFT {
+                assert!(table.contains_key(&page), "the device faults at {page:#x}");
+            }
+        }
+    }
+
     /// The statistics add up.
     fn check_statistics(&self) {
         let statistics = self.statistics();
@@ -1158,6 +1349,7 @@ impl Driver {
             Window::Exact,
             Window::Premapped,
             Window::Contiguous,
+            Window::Pool,
         ] {
             assert_eq!(pages(window), self.in_window(window), "{window:?}");
         }
@@ -1175,6 +1367,7 @@ impl Driver {
                 Window::Premapped => current != Kind::Premapped,
                 Window::Contiguous => current != Kind::Contiguous,
                 Window::CachedWrite | Window::CachedRead => !current.counts(),
+                Window::Pool => current != Kind::Pool,
             })
             .map(|window| self.in_window(window))
             .sum();

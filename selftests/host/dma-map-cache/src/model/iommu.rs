@@ -16,18 +16,21 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::fault;
 use super::lock::SpinLock;
 use super::sparse::SparseTable;
 use super::thread::{self, ensure};
-use crate::strategy::address::{Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT};
-use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::address::{Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE};
+use crate::strategy::backend::{self, Access, Arena, Backend, OutOfMemory, Target};
 use crate::strategy::counter::Counter;
 
 /// Pages in a large page.
 pub const LARGE: u64 = 512;
+
+/// The first page of what [`Backend::alloc`] has to give.
+pub const POOL: u64 = 1 << 30;
 
 /// The clock begins 3 seconds before its milliseconds wrap in 32 bits.
 const BOOT_US: u64 = (u32::MAX as u64 - 3_000) * 1_000;
@@ -123,9 +126,48 @@ struct State {
     timer: Option<u64>,
     /// CPUs that want their batch ended.
     batches: BTreeSet<usize>,
+    /// What is in pages that were written; there are zeroes in all others.
+    contents: PageMap<Box<[u8; PAGE_SIZE as usize]>>,
+    /// Number of pages of what [`Backend::alloc`] has given, by first page.
+    owned: BTreeMap<u64, u64>,
 }
 
 impl State {
+    /// The byte at an address.
+    fn byte(&self, phys: u64) -> u8 {
+        self.contents
+            .get(&(phys >> PAGE_SHIFT))
+            .map_or(0, |page| page[(phys % PAGE_SIZE) as usize])
+    }
+
+    /// Writes the byte at an address.
+    fn set_byte(&mut self, phys: u64, byte: u8) {
+        self.contents
+            .entry(phys >> PAGE_SHIFT)
+            .or_insert_with(|| Box::new([0; PAGE_SIZE as usize]))[(phys % PAGE_SIZE) as usize] =
+            byte;
+    }
+
+    /// Whether all of `len` bytes at an address are in one piece of memory that was allocated.
+    fn owns(&self, phys: Phys, len: u64) -> bool {
+        self.owned
+            .range(..=phys.page())
+            .next_back()
+            .is_some_and(|(first, pages)| {
+                len <= (pages << PAGE_SHIFT).saturating_sub(phys.0 - (first << PAGE_SHIFT))
+            })
+    }
+
+    /// Where the device finds the byte at an IOVA.
+    fn reach(&self, iova: u64) -> u64 {
+        let entry = self.table.get(&(iova >> PAGE_SHIFT));
+        let Some(entry) = entry else {
+            panic!("the device faults at {iova:#x}");
+        };
+
+        (entry.page << PAGE_SHIFT) | iova % PAGE_SIZE
+    }
+
     fn arena(&self, arena: Arena) -> &BTreeMap<u64, Allocation> {
         match arena {
             Arena::Low => &self.low,
@@ -188,11 +230,46 @@ impl State {
     }
 }
 
+/// Memory from [`Backend::alloc`].
+pub struct Owned {
+    phys: Phys,
+    pages: u64,
+    state: Weak<Mutex<State>>,
+}
+
+impl backend::Memory for Owned {
+    fn phys(&self) -> Phys {
+        self.phys
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // There is nobody left that could reach it without a machine.
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let pages = self.phys.page()..self.phys.page() + self.pages;
+        let reachable = state
+            .table
+            .values()
+            .chain(state.stale.values().map(|(entry, _)| entry))
+            .any(|entry| pages.contains(&entry.page));
+
+        ensure(!reachable, || {
+            format!("frees memory that the device reaches, at {:x?}", self.phys)
+        });
+        state.owned.remove(&pages.start);
+        state.contents.retain(|page, _| !pages.contains(page));
+    }
+}
+
 /// The machine.
 pub struct Iommu {
     layout: Layout,
     ram: Vec<Range<u64>>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     counters: [[AtomicU64; Counter::COUNT]; thread::CPUS],
     during_flush: Mutex<Option<Hook>>,
 }
@@ -213,10 +290,10 @@ impl Iommu {
         Self {
             layout,
             ram,
-            state: Mutex::new(State {
+            state: Arc::new(Mutex::new(State {
                 now_us: BOOT_US,
                 ..State::default()
-            }),
+            })),
             counters: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             during_flush: Mutex::new(None),
         }
@@ -308,6 +385,47 @@ impl Iommu {
         *self.during_flush.lock().unwrap() = Some(Box::new(hook));
     }
 
+    /// Bytes that were taken by [`Backend::alloc`] and not given back.
+    pub fn owned_bytes(&self) -> u64 {
+        self.state().owned.values().sum::<u64>() << PAGE_SHIFT
+    }
+
+    /// What is in memory.
+    pub fn memory(&self, phys: Phys, len: u64) -> Vec<u8> {
+        let state = self.state();
+
+        (phys.0..phys.0 + len).map(|at| state.byte(at)).collect()
+    }
+
+    /// Writes to memory as a CPU does.
+    pub fn write_memory(&self, phys: Phys, bytes: &[u8]) {
+        let mut state = self.state();
+
+        for (at, byte) in (phys.0..).zip(bytes) {
+            state.set_byte(at, *byte);
+        }
+    }
+
+    /// What the device finds.
+    pub fn device_read(&self, iova: Iova, len: u64) -> Vec<u8> {
+        let state = self.state();
+
+        (iova.0..iova.0 + len)
+            .map(|at| state.byte(state.reach(at)))
+            .collect()
+    }
+
+    /// Writes as the device does.
+    pub fn device_write(&self, iova: Iova, bytes: &[u8]) {
+        let mut state = self.state();
+
+        for (at, byte) in (iova.0..).zip(bytes) {
+            let phys = state.reach(at);
+
+            state.set_byte(phys, *byte);
+        }
+    }
+
     /// A statistic of one CPU.
     pub fn counter(&self, cpu: usize, counter: Counter) -> u64 {
         self.counters[cpu][counter.index()].load(Ordering::Relaxed)
@@ -359,10 +477,18 @@ impl Iommu {
             Window::Premapped => false,
             Window::CachedWrite => entry.access == Access::ReadWrite,
             Window::CachedRead => entry.access == Access::Read,
-        } && (matches!(window, Window::Low | Window::Exact | Window::Contiguous)
-            || self.layout.offset(range.start) == phys.0
-                && entry.target == Target::Memory
-                && range.end().0 - 1 <= self.layout.last(window));
+            Window::Pool => {
+                entry.access == Access::ReadWrite
+                    && entry.target == Target::Memory
+                    && state.owns(phys, range.bytes())
+                    && range.end().0 - 1 <= self.layout.last(window)
+            }
+        } && (matches!(
+            window,
+            Window::Low | Window::Exact | Window::Contiguous | Window::Pool
+        ) || self.layout.offset(range.start) == phys.0
+            && entry.target == Target::Memory
+            && range.end().0 - 1 <= self.layout.last(window));
 
         ensure(
             range.pages != 0 && phys == phys.page_start() && right,
@@ -375,6 +501,7 @@ impl Backend for Iommu {
     type Lock<T: Send> = SpinLock<T>;
     type List<T: Send + Sync> = Box<[T]>;
     type Sparse<T: Default + Send + Sync> = SparseTable<T>;
+    type Memory = Owned;
 
     fn lock<T: Send>(value: T) -> SpinLock<T> {
         SpinLock::new(value)
@@ -564,6 +691,49 @@ impl Backend for Iommu {
         self.ram
             .iter()
             .try_for_each(|range| f(Phys(range.start << PAGE_SHIFT), range.end - range.start))
+    }
+
+    fn alloc(&self, pages: u64) -> Option<Owned> {
+        ensure(pages.is_power_of_two(), || format!("wants {pages} pages"));
+        fault::allocate().ok()?;
+
+        let mut state = self.state();
+        // What was freed first is used again first.
+        let first = (POOL..)
+            .step_by(pages as usize)
+            .find(|first| {
+                state
+                    .owned
+                    .range(..first + pages)
+                    .next_back()
+                    .is_none_or(|(start, pages)| start + pages <= *first)
+            })
+            .expect("numbers do not end");
+
+        state.owned.insert(first, pages);
+        Some(Owned {
+            phys: Phys(first << PAGE_SHIFT),
+            pages,
+            state: Arc::downgrade(&self.state),
+        })
+    }
+
+    fn copy(&self, to: Phys, from: Phys, len: u64) {
+        let mut state = self.state();
+        let right = match (to.page() >= POOL, from.page() >= POOL) {
+            (true, false) => state.owns(to, len),
+            (false, true) => state.owns(from, len),
+            _ => false,
+        };
+
+        ensure(right, || {
+            format!("copies {len} bytes from {from:x?} to {to:x?}")
+        });
+        for n in 0..len {
+            let byte = state.byte(from.0 + n);
+
+            state.set_byte(to.0 + n, byte);
+        }
     }
 
     fn synchronize(&self) {

@@ -30,6 +30,12 @@ impl Segment for Entry {
 
         PageRange::of(iova, self.buffer.len)
     }
+
+    fn assigned(&self) -> (Iova, u64) {
+        let iova = self.iova.expect("a segment was assigned no address");
+
+        (iova, self.buffer.len)
+    }
 }
 
 /// A list.

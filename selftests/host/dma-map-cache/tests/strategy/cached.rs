@@ -275,6 +275,7 @@ fn a_page_can_come_back_during_its_eviction() {
     let reach = Reach {
         limit: u64::MAX,
         boundary_mask: u64::MAX,
+        align_mask: 0,
     };
 
     map_unmap(&mut driver, pages(0x100, 8), Access::Read);

@@ -15,6 +15,7 @@ use crate::machine::{driver, pages};
 const REACH: Reach = Reach {
     limit: u64::MAX,
     boundary_mask: u64::MAX,
+    align_mask: 0,
 };
 
 /// The addresses of buffers of one page each, scattered in memory.

@@ -15,6 +15,7 @@ use crate::machine::{driver, pages};
 const REACH: Reach = Reach {
     limit: u64::MAX,
     boundary_mask: u64::MAX,
+    align_mask: 0,
 };
 
 fn deferred(max_unmaps: u64, max_us: u64) -> Driver {

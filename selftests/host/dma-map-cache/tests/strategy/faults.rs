@@ -116,6 +116,7 @@ fn construction() {
         let reach = Reach {
             limit: u64::MAX,
             boundary_mask: u64::MAX,
+            align_mask: 0,
         };
 
         fault::fail_nth(Some(failures));

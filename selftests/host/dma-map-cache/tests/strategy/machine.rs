@@ -35,6 +35,7 @@ pub fn driver_with(last: u64, limit: u64) -> Driver {
     let reach = Reach {
         limit,
         boundary_mask: u64::MAX,
+        align_mask: 0,
     };
 
     Driver::new(iommu, layout, reach).expect("memory for the strategies")

@@ -12,6 +12,7 @@ mod exposure;
 mod faults;
 mod machine;
 mod names;
+mod pool;
 mod premapped;
 mod properties;
 mod threads;

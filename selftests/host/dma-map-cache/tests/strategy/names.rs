@@ -46,7 +46,7 @@ fn some_expose_nothing() {
         .filter(|kind| kind.exposes_nothing())
         .collect();
 
-    assert_eq!(nothing, [Kind::Strict, Kind::Batched]);
+    assert_eq!(nothing, [Kind::Strict, Kind::Batched, Kind::Pool]);
 }
 
 #[test]
@@ -92,6 +92,12 @@ fn limits_are_those_of_the_abi() {
     check(&engine.auto.limit_us, 0, 0, 3_600_000_000, 1);
     check(&engine.auto.limit_pages, 16_384, 0, 1 << 28, 1);
     check(&engine.persistent.cap_bytes, 1 << 30, 0, 1 << 40, PAGE_SIZE);
+
+    let pool = &engine.pool.limits;
+
+    check(&pool.min_bytes, 1 << 20, 0, 256 << 20, 65_536);
+    check(&pool.max_bytes, 64 << 20, 0, 256 << 20, 65_536);
+    check(&pool.max_buffer_bytes, 16_384, 256, 65_536, 256);
 }
 
 #[test]
@@ -117,6 +123,9 @@ fn counters_do_not_share_places() {
         Counter::WatchedBytes,
         Counter::WatchedSamples,
         Counter::WatchedReuses,
+        Counter::CopiedBytes,
+        Counter::PoolHits,
+        Counter::PoolUnmaps,
     ]
     .into_iter()
     .chain(flows.flat_map(|flow| [Counter::In(flow), Counter::Out(flow)]))

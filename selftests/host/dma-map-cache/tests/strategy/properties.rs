@@ -30,6 +30,8 @@ enum Step {
     EndInterrupts,
     SetBound(u64, u64),
     Decide,
+    SetPool(u64, u64, u64),
+    SetAlignMask(u64),
     SetCpu(usize),
     SetLimit(u64),
     FailNth(u64),
@@ -126,6 +128,10 @@ fn step() -> impl Strategy<Value = Step> {
         )
             .prop_map(|(us, pages)| Step::SetBound(us, pages)),
         6 => Just(Step::Decide),
+        1 => (0..4u64, 0..20u64, 1..=256u64).prop_map(|(min, max, buffer)| {
+            Step::SetPool(min << 16, max << 16, buffer << 8)
+        }),
+        1 => prop::sample::select(vec![0, 7, 511, 4095, 8191]).prop_map(Step::SetAlignMask),
         4 => (0..thread::CPUS).prop_map(Step::SetCpu),
         1 => limit().prop_map(Step::SetLimit),
         4 => (0..6u64).prop_map(Step::FailNth),
@@ -153,6 +159,8 @@ fn run(driver: &mut Driver, step: Step) -> Result<(), OutOfMemory> {
         Step::EndInterrupts => driver.end_interrupts(),
         Step::SetBound(us, pages) => driver.set_bound(us, pages),
         Step::Decide => driver.decide(),
+        Step::SetPool(min, max, buffer) => driver.set_pool(min, max, buffer),
+        Step::SetAlignMask(mask) => driver.set_align_mask(mask),
         Step::SetCpu(cpu) => thread::set_cpu(cpu),
         Step::SetLimit(limit) => driver.set_limit(limit),
         Step::FailNth(n) => fault::fail_nth(Some(n)),

@@ -30,7 +30,11 @@ use crate::machine::{iommu, LAST};
 const REACH: Reach = Reach {
     limit: u64::MAX,
     boundary_mask: u64::MAX,
+    align_mask: 0,
 };
+
+/// Orders in which a pool is used: cutting memory has many points.
+const CUTTING: u64 = 500;
 
 /// Numbers without a pattern.
 struct Random(u64);
@@ -67,6 +71,9 @@ impl Storm {
 
         engine.deferred.max_unmaps.set(self.max_unmaps).unwrap();
         engine.cached.max_age_ms.set(20).unwrap();
+        // Not so much that there would be always enough.
+        engine.pool.limits.min_bytes.set(0).unwrap();
+        engine.pool.limits.max_bytes.set(4 << 16).unwrap();
         engine
             .cached
             .budget_bytes
@@ -85,10 +92,46 @@ enum Mapped {
 }
 
 impl Mapped {
+    /// Leaves a mark in what is a copy, that nobody else may touch.
+    fn mark(&self, iommu: &Iommu, mark: u8) {
+        self.for_each(|iova, buffer| {
+            if is_copy(iova) {
+                iommu.device_write(iova, &[mark]);
+                iommu.device_write(Iova(iova.0 + buffer.len - 1), &[mark]);
+            }
+        });
+    }
+
+    /// Whether the mark is still there.
+    fn check_mark(&self, iommu: &Iommu, mark: u8) {
+        self.for_each(|iova, buffer| {
+            if is_copy(iova) {
+                let last = Iova(iova.0 + buffer.len - 1);
+
+                assert_eq!(
+                    (iommu.device_read(iova, 1), iommu.device_read(last, 1)),
+                    (vec![mark], vec![mark]),
+                    "two buffers share a slot"
+                );
+            }
+        });
+    }
+
+    fn for_each(&self, mut f: impl FnMut(Iova, Buffer)) {
+        match self {
+            Self::Single(iova, buffer) => f(*iova, *buffer),
+            Self::List(list) => {
+                for entry in &list.0 {
+                    f(entry.iova.unwrap(), entry.buffer);
+                }
+            }
+        }
+    }
+
     /// Whether the device finds all of it.
     fn check(&self, iommu: &Iommu, access: Access) {
-        let check = |iova: Iova, buffer: Buffer| {
-            for n in 0..buffer.pages() {
+        self.for_each(|iova, buffer| {
+            for n in 0..if is_copy(iova) { 0 } else { buffer.pages() } {
                 let at = Iova(iova.0 + (n << PAGE_SHIFT));
                 let entry = iommu.translate(at);
 
@@ -99,17 +142,13 @@ impl Mapped {
                     "the device finds {entry:x?} at {at:x?} for {buffer:x?}, {access:?}"
                 );
             }
-        };
-
-        match self {
-            Self::Single(iova, buffer) => check(*iova, *buffer),
-            Self::List(list) => {
-                for entry in &list.0 {
-                    check(entry.iova.unwrap(), entry.buffer);
-                }
-            }
-        }
+        });
     }
+}
+
+/// Whether the device works on a copy at an address.
+fn is_copy(iova: Iova) -> bool {
+    iova.0 >> 44 == Window::Pool as u64
 }
 
 /// One CPU with a driver on it.
@@ -122,7 +161,7 @@ fn drive(
     first: u64,
     maps: usize,
 ) {
-    let mut live: Vec<(Mapped, Access)> = Vec::new();
+    let mut live: Vec<(Mapped, Access, u8)> = Vec::new();
     // Some races need a moment without any mapping in use.
     let held = 1 + random.below(6);
 
@@ -143,12 +182,16 @@ fn drive(
             Mapped::Single(engine.map(iommu, buffer, access, REACH).unwrap(), buffer)
         };
 
+        let mark = random.below(256) as u8;
+
         mapped.check(iommu, access);
-        live.push((mapped, access));
+        mapped.mark(iommu, mark);
+        live.push((mapped, access, mark));
         while live.len() as u64 > random.below(held) || n == maps - 1 && !live.is_empty() {
-            let (mapped, access) = live.swap_remove(random.below(live.len() as u64) as usize);
+            let (mapped, access, mark) = live.swap_remove(random.below(live.len() as u64) as usize);
 
             mapped.check(iommu, access);
+            mapped.check_mark(iommu, mark);
             match mapped {
                 Mapped::Single(iova, buffer) => engine.unmap(iommu, iova, buffer.len),
                 Mapped::List(mut list) => engine.unmap_list(iommu, &mut list),
@@ -175,6 +218,7 @@ fn control(storm: &Storm, (iommu, engine): (&Iommu, &Engine<Iommu>), random: &mu
                 .unwrap();
             engine.retune(iommu);
         }
+        3 if engine.current() == Kind::Pool => engine.pool.trim(iommu),
         3 => engine.counted.expire(iommu),
         4 => drop(engine.settle(iommu)),
         6 => {
@@ -265,7 +309,12 @@ fn take_turns(storm: &Storm, seed: u64) {
 }
 
 fn run(storm: Storm) {
-    for seed in 0..2_000 {
+    run_orders(storm, 2_000);
+}
+
+/// As [`run`], with another number of orders in which the threads take turns.
+fn run_orders(storm: Storm, orders: u64) {
+    for seed in 0..orders {
         let result = catch_unwind(AssertUnwindSafe(|| take_turns(&storm, seed)));
 
         if let Err(panic) = result {
@@ -291,6 +340,7 @@ fn check_end(engine: &Engine<Iommu>, iommu: &Iommu) {
 
     assert_eq!(engine.live_pages(iommu), 0);
     assert_eq!(engine.unsettled_pages(iommu), 0);
+    assert_eq!(engine.pool.mapped_bytes(), iommu.owned_bytes());
     assert_eq!(total(Counter::Maps), total(Counter::Unmaps));
     assert_eq!(
         total(Counter::Maps),
@@ -328,6 +378,7 @@ fn check_end(engine: &Engine<Iommu>, iommu: &Iommu) {
     assert!(cached() <= budget_bytes >> PAGE_SHIFT);
 
     engine.retire(iommu);
+    assert_eq!(iommu.owned_bytes(), 0, "memory leaks");
     assert!(iommu.table().is_empty(), "still mapped in the end");
     assert!(iommu.stale().is_empty());
     for arena in [Arena::Low, Arena::Exact, Arena::Contiguous] {
@@ -431,6 +482,32 @@ fn in_and_out_of_premapped() {
         max_unmaps: 4,
         hot: 8,
     });
+}
+
+#[test]
+fn pool() {
+    run_orders(
+        Storm {
+            kinds: &[Kind::Pool],
+            budgets: &[0],
+            max_unmaps: 4,
+            hot: 4,
+        },
+        CUTTING,
+    );
+}
+
+#[test]
+fn in_and_out_of_pool() {
+    run_orders(
+        Storm {
+            kinds: &[Kind::Pool, Kind::Strict],
+            budgets: &[0],
+            max_unmaps: 4,
+            hot: 4,
+        },
+        CUTTING,
+    );
 }
 
 #[test]
