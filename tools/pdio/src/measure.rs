@@ -560,7 +560,7 @@ fn command(workload: &Workload, counted: bool) -> String {
             format!("{hook}{IN_FIRST} pdio-load {kind} {SERVER} {bytes} {ops} {warmup}")
         }
         Program::Iperf => format!(
-            "{hook}{IN_FIRST} pdio-load watch /run/mark iperf3 --client {} --bytes {} --length {bytes}",
+            "{hook}{IN_FIRST} pdio-load watch - iperf3 --client {} --bytes {} --length {bytes}",
             SERVER.split(':').next().unwrap_or_default(),
             bytes * ops
         ),
@@ -575,7 +575,7 @@ fn command(workload: &Workload, counted: bool) -> String {
             // fio sends the output of its hooks elsewhere: hence the brackets. The
             // third job does nothing, so that its hooks can be subtracted.
             let hook = if counted {
-                "(counters start >>/run/counted)"
+                "(counters start >>/run/counted; echo >/run/mark)"
             } else {
                 "(echo >/run/mark)"
             };

@@ -12,7 +12,7 @@
 //! window that begins after the warm-up and ends when the last byte has arrived.
 //! `watch` does the same for any command, without `ops` and `bytes`: a window goes
 //! from a line that is written to FIFO to the next, or over the command's whole
-//! life when there is none.
+//! life when FIFO is `-`.
 //!
 //! The command in `PDIO_HOOK`, if any, runs with `start` before the window and
 //! with `stop` after it.

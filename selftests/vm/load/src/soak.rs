@@ -14,9 +14,9 @@ use std::hint;
 use std::io;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Rounds of the calibration; the quickest had no interrupt in it.
@@ -29,8 +29,16 @@ const TURN: u32 = 500;
 
 /// The counting thread.
 pub struct Soak {
-    turns: Arc<AtomicU64>,
+    state: Arc<State>,
+    thread: Thread,
     turn_ns: f64,
+}
+
+/// What is shared with it.
+#[derive(Default)]
+struct State {
+    turns: AtomicU64,
+    paused: AtomicBool,
 }
 
 /// A point in time, and what the soak had counted.
@@ -52,28 +60,44 @@ pub struct Window {
 impl Soak {
     /// Starts to count.
     pub fn start() -> Result<Self, io::Error> {
-        let turns = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&turns);
+        let state: Arc<State> = Arc::default();
+        let shared = Arc::clone(&state);
         let (calibrated, calibration) = mpsc::channel();
-        thread::spawn(move || {
-            let started = become_idle().map(|()| calibrate(&counter));
+        let handle = thread::spawn(move || {
+            let started = become_idle().map(|()| calibrate(&shared));
             let good = started.is_ok();
             if calibrated.send(started).is_ok() && good {
                 loop {
-                    turn(&counter);
+                    while turn(&shared) {}
+                    thread::park();
                 }
             }
         });
         let turn_ns = calibration
             .recv()
             .map_err(|_| io::Error::other("the soak thread died"))??;
-        Ok(Self { turns, turn_ns })
+        Ok(Self {
+            state,
+            thread: handle.thread().clone(),
+            turn_ns,
+        })
+    }
+
+    /// Counts no more, so that a CPU with nothing to do halts.
+    pub fn pause(&self) {
+        self.state.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Counts again.
+    pub fn resume(&self) {
+        self.state.paused.store(false, Ordering::Relaxed);
+        self.thread.unpark();
     }
 
     /// Now.
     pub fn mark(&self) -> Mark {
         Mark {
-            turns: self.turns.load(Ordering::Relaxed),
+            turns: self.state.turns.load(Ordering::Relaxed),
             time: Instant::now(),
         }
     }
@@ -105,21 +129,23 @@ fn become_idle() -> Result<(), io::Error> {
     }
 }
 
+/// Whether there is to be another.
 #[inline(never)]
-fn turn(counter: &AtomicU64) {
+fn turn(state: &State) -> bool {
     for step in 0..TURN {
         hint::black_box(step);
     }
-    counter.fetch_add(1, Ordering::Relaxed);
+    state.turns.fetch_add(1, Ordering::Relaxed);
+    !state.paused.load(Ordering::Relaxed)
 }
 
 /// Nanoseconds of one turn.
-fn calibrate(counter: &AtomicU64) -> f64 {
+fn calibrate(state: &State) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..CALIBRATIONS {
         let started = Instant::now();
         for _ in 0..CALIBRATION_TURNS {
-            turn(counter);
+            turn(state);
         }
         let elapsed = started.elapsed().as_nanos() as f64;
         best = best.min(elapsed / CALIBRATION_TURNS as f64);
