@@ -35,6 +35,7 @@ Examples:
   pdio check --out out/check --iommu amd
   pdio demo --out out/demo             the comparison, in minutes
   pdio bench --out out/bench --rounds 5
+  pdio bench --out /tmp/x --iommu amd --filter map-unmap
   pdio demo --out /tmp/x --modes kernel-identity,kernel-strict --filter udp
   pdio report out/demo                 tables and plots of an earlier run
 
@@ -144,6 +145,11 @@ struct MeasureArgs {
     /// Only workloads whose name-and-size contains this
     #[arg(long)]
     filter: Option<String>,
+    /// Which IOMMUs to measure with, separated by commas; of those behind the first, whose results
+    /// go to directories of their own, the workloads of a demo in one round [default: intel-legacy
+    /// in a demo; intel-legacy,intel-caching,amd,virtio in a bench]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "IOMMU")]
+    iommu: Vec<Iommu>,
     /// Begin no round that would make the run take longer than so many seconds
     /// [default: 510 in a demo, none in a bench]
     #[arg(long, value_name = "SECONDS")]
@@ -165,7 +171,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check(&args),
         Command::Demo(args) => measure("demo", &args),
         Command::Bench(args) => measure("bench", &args),
-        Command::Report { dir } => report(&dir),
+        Command::Report { dir } => report(&dir).map(|good| ExitCode::from(u8::from(!good))),
         Command::Accel => accel(),
     };
     match result {
@@ -311,15 +317,54 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
     })
 }
 
+/// With which IOMMUs a bench measures unless it is told.
+const BENCH_IOMMUS: [Iommu; 4] = [
+    Iommu::IntelLegacy,
+    Iommu::IntelCaching,
+    Iommu::Amd,
+    Iommu::Virtio,
+];
+
 fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
     let bench = Bench::new()?;
     let verdict = bench.verdict()?;
-    let machine = bench.machine(&MachineArgs::default(), false)?;
-    let (plan, mut left_out) = plan(kind, args, &bench.payload, &verdict)?;
+    let iommus = match (args.iommu.as_slice(), kind) {
+        ([], "bench") => BENCH_IOMMUS.to_vec(),
+        ([], _) => vec![Iommu::IntelLegacy],
+        (chosen, _) => chosen.to_vec(),
+    };
+    if iommus.contains(&Iommu::None) {
+        bail!("without an IOMMU there is nothing to compare");
+    }
 
+    let mut status = ExitCode::SUCCESS;
+    for (turn, iommu) in iommus.into_iter().enumerate() {
+        let aside = turn > 0;
+        let out = match aside {
+            true => args.out.join(iommu.name()),
+            false => args.out.clone(),
+        };
+        let (plan, left_out) = plan(kind, args, iommu, aside, &bench.payload, &verdict)?;
+        if !measure_with(kind, &bench, &verdict, &plan, left_out, &out)? {
+            status = ExitCode::from(1);
+        }
+    }
+    Ok(status)
+}
+
+/// Carries out a plan, and reports to `out`. Returns whether all content was intact.
+fn measure_with(
+    kind: &str,
+    bench: &Bench,
+    verdict: &Verdict,
+    plan: &Plan,
+    mut left_out: Vec<String>,
+    out: &Path,
+) -> Result<bool> {
+    let machine = bench.machine(&MachineArgs::default(), false)?;
     let started = Instant::now();
     let progress = Progress::new(plan.total_steps());
-    let outcome = measure::run(&machine, &plan, &args.out, &progress);
+    let outcome = measure::run(&machine, plan, out, &progress);
     progress.finish();
     let outcome = outcome?;
     left_out.extend(outcome.left_out);
@@ -335,21 +380,25 @@ fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
         left_out,
         content: outcome.content,
     };
-    results::save(&args.out, &run, &outcome.records)?;
-    report(&args.out)
+    results::save(out, &run, &outcome.records)?;
+    report(out)
 }
 
-/// What to measure, and what of all there is that leaves out.
+/// What to measure, and what of all there is that leaves out. Aside, that is as much as in a demo.
 fn plan(
     kind: &str,
     args: &MeasureArgs,
+    iommu: Iommu,
+    aside: bool,
     payload: &Payload,
     verdict: &Verdict,
 ) -> Result<(Plan, Vec<String>)> {
-    let demo = kind == "demo";
+    let demo = kind == "demo" || aside;
     let strategies: Vec<_> = Strategy::ALL
         .into_iter()
         .filter(|strategy| args.modes.is_empty() || args.modes.contains(strategy))
+        // The kernel refuses its lazy mode there.
+        .filter(|strategy| (iommu, *strategy) != (Iommu::IntelCaching, Strategy::KernelLazy))
         .collect();
     if strategies.iter().any(|strategy| strategy.is_ours()) && !payload.has_module("dma_map_cache")
     {
@@ -383,7 +432,8 @@ fn plan(
             "instructions per map+unmap pair: dma_map_bench.ko is not among PDIO_MODULES".into(),
         );
     }
-    if args.no_content {
+    let content = !args.no_content && !aside;
+    if !content {
         left_out.push("the check of content".into());
     }
     let clocks = match args.clock {
@@ -391,10 +441,15 @@ fn plan(
         None if verdict.kvm => vec![Clock::Instructions, Clock::Wall],
         None => vec![Clock::Instructions],
     };
-    let rounds = args.rounds.unwrap_or(if demo { 2 } else { 3 });
+    let rounds = match (aside, args.rounds) {
+        (true, _) => 1,
+        (false, Some(rounds)) => rounds,
+        (false, None) if demo => 2,
+        (false, None) => 3,
+    };
     let budget = match args.budget {
         Some(seconds) => Some(Duration::from_secs(seconds)),
-        None => demo.then_some(DEMO_BUDGET),
+        None => (kind == "demo").then_some(DEMO_BUDGET),
     };
     if demo {
         workloads = workloads.into_iter().map(Workload::shortened).collect();
@@ -404,17 +459,19 @@ fn plan(
         }
     }
     let plan = Plan {
+        iommu,
         strategies,
         workloads,
         rounds,
         clocks,
-        content: !args.no_content,
+        content,
         budget,
     };
     Ok((plan, left_out))
 }
 
-fn report(dir: &Path) -> Result<ExitCode> {
+/// Prints and draws what an earlier run has left in `dir`. Returns whether all content was intact.
+fn report(dir: &Path) -> Result<bool> {
     let (run, records) = results::load(dir)?;
     let text = table::report(&run, &records);
     print!("{text}");
@@ -428,12 +485,7 @@ fn report(dir: &Path) -> Result<ExitCode> {
         dir.join(results::RESULTS).display(),
         path.display()
     );
-    let good = run.content.iter().all(|check| check.passed);
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(run.content.iter().all(|check| check.passed))
 }
 
 fn accel() -> Result<ExitCode> {

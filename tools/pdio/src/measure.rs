@@ -54,6 +54,8 @@ const IN_FIRST: &str = "nsenter --net=/run/netns/a";
 /// What is to be measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// What translates in the machines that measure.
+    pub iommu: Iommu,
     /// In this order.
     pub strategies: Vec<Strategy>,
     /// In this order.
@@ -271,7 +273,7 @@ impl Session<'_> {
             } else {
                 self.machine.accel
             },
-            iommu: Iommu::IntelLegacy,
+            iommu: self.plan.iommu,
             cpus: 1,
             memory_mib: 1024,
             icount,
@@ -315,6 +317,9 @@ impl Session<'_> {
                         round,
                         hits: strategy.is_ours().then_some(counts.hits),
                         misses: strategy.is_ours().then_some(counts.misses),
+                        // Only VT-d's driver has an event for them.
+                        invalidations: self.plan.iommu.is_intel().then_some(counts.invalidations),
+                        iommu: self.plan.iommu.name(),
                         kernel: kernel.clone(),
                         qemu: version.clone(),
                         accelerator: machine.accel.to_string(),
@@ -652,12 +657,13 @@ fn record(workload: &Workload, clock: Clock, times: Times, counts: Counts) -> Re
         busy_ns: times.busy_ns,
         cpu_percent: times.busy_ns as f64 * 100.0 / times.elapsed_ns.max(1) as f64,
         ops,
-        invalidations: counts.invalidations,
+        invalidations: None,
         maps: counts.maps,
         unmaps: counts.unmaps,
         pte_updates: counts.pte_updates,
         hits: None,
         misses: None,
+        iommu: String::new(),
         kernel: String::new(),
         qemu: String::new(),
         accelerator: String::new(),
@@ -671,6 +677,7 @@ mod tests {
 
     fn plan() -> Plan {
         Plan {
+            iommu: Iommu::IntelLegacy,
             strategies: Strategy::ALL.to_vec(),
             workloads: WORKLOADS.to_vec(),
             rounds: 3,

@@ -489,8 +489,8 @@ fn note(record: &Record) -> String {
         "measured by the clock"
     };
     format!(
-        "{}; {}, Linux {}, QEMU {} ({})",
-        what, record.driver, record.kernel, record.qemu, record.accelerator
+        "{}; {}, {}, Linux {}, QEMU {} ({})",
+        what, record.driver, record.iommu, record.kernel, record.qemu, record.accelerator
     )
 }
 
@@ -640,7 +640,8 @@ impl Bars {
 
 fn per_megabyte(record: &Record) -> Option<f64> {
     let megabytes = record.ops as f64 * record.message_bytes as f64 / 1e6;
-    (megabytes > 0.0).then(|| record.invalidations as f64 / megabytes)
+    let invalidations = record.invalidations?;
+    (megabytes > 0.0).then(|| invalidations as f64 / megabytes)
 }
 
 #[cfg(test)]

@@ -71,6 +71,14 @@ impl Iommu {
             .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
+    /// Whether the driver is VT-d's.
+    pub fn is_intel(self) -> bool {
+        matches!(
+            self,
+            Self::IntelScalable | Self::IntelLegacy | Self::IntelCaching
+        )
+    }
+
     fn device(self) -> Option<&'static str> {
         match self {
             Self::IntelScalable => Some("intel-iommu,scalable-mode=on,fsts=on"),

@@ -41,8 +41,9 @@ pub struct Record {
     pub cpu_percent: f64,
     /// Operations in the timed pass, and in the counted one.
     pub ops: u64,
-    /// IOTLB invalidation descriptors given to the IOMMU.
-    pub invalidations: u64,
+    /// IOTLB invalidation descriptors given to the IOMMU; none where its driver has no event for
+    /// them.
+    pub invalidations: Option<u64>,
     /// Buffers mapped.
     pub maps: u64,
     /// Buffers unmapped.
@@ -53,6 +54,8 @@ pub struct Record {
     pub hits: Option<u64>,
     /// The others.
     pub misses: Option<u64>,
+    /// The IOMMU, as `pdio --iommu` calls it.
+    pub iommu: String,
     /// Kernel release of the guest.
     pub kernel: String,
     /// Version of QEMU.
@@ -153,12 +156,13 @@ pub(crate) mod tests {
             busy_ns: 100,
             cpu_percent: 90.9,
             ops: 10,
-            invalidations: 20,
+            invalidations: Some(20),
             maps: 20,
             unmaps: 20,
             pte_updates: 40,
             hits: None,
             misses: None,
+            iommu: "intel-legacy".into(),
             kernel: "7.2.0".into(),
             qemu: "11.1.3".into(),
             accelerator: "tcg".into(),
@@ -210,6 +214,7 @@ pub(crate) mod tests {
             "hits",
             "misses",
             "ops",
+            "iommu",
             "kernel",
             "qemu",
             "accelerator",

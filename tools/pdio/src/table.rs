@@ -281,8 +281,8 @@ fn table(workload: &Workload, slice: &Slice<'_>, first: &Record, pairs: &Slice<'
     };
     for strategy in slice.strategies() {
         let throughput = |record: &Record| Some(record.throughput);
-        let count = |value: fn(&Record) -> u64| {
-            slice.summary(strategy, |record| per_thousand(value(record), record))
+        let count = |value: fn(&Record) -> Option<u64>| {
+            slice.summary(strategy, |record| per_thousand(value(record)?, record))
         };
         let plain = |summary: Option<Summary>| match summary {
             Some(summary) => figure(summary.median),
@@ -295,7 +295,7 @@ fn table(workload: &Workload, slice: &Slice<'_>, first: &Record, pairs: &Slice<'
             spread(slice.summary(strategy, cpu)),
             ratio(slice.ratio(strategy, cpu)),
             plain(count(|record| record.invalidations)),
-            plain(count(|record| record.pte_updates)),
+            plain(count(|record| Some(record.pte_updates))),
             match slice.summary(strategy, hit_rate) {
                 Some(summary) => format!("{:.1}", summary.median),
                 None => NONE.into(),
