@@ -33,7 +33,7 @@ const FAINT: RGBColor = RGBColor(110, 110, 110);
 const GRID: RGBColor = RGBColor(226, 226, 226);
 
 /// Okabe and Ito's palette, which most kinds of colour blindness can tell
-/// apart; the shape of the marker says the same again.
+/// apart, as far as it goes; the shape of the marker says the same again.
 fn color(strategy: Strategy) -> RGBColor {
     match strategy {
         Strategy::KernelIdentity => RGBColor(30, 30, 30),
@@ -42,7 +42,12 @@ fn color(strategy: Strategy) -> RGBColor {
         Strategy::Premapped => RGBColor(140, 140, 140),
         Strategy::Strict => RGBColor(213, 94, 0),
         Strategy::Deferred => RGBColor(230, 159, 0),
+        Strategy::Batched => RGBColor(204, 121, 167),
         Strategy::Cached => RGBColor(0, 158, 115),
+        Strategy::Persistent => RGBColor(0, 90, 60),
+        Strategy::Pool => RGBColor(190, 170, 0),
+        Strategy::Contiguous => RGBColor(110, 80, 180),
+        Strategy::Auto => RGBColor(120, 70, 30),
     }
 }
 
@@ -184,7 +189,11 @@ impl<DB: DrawingBackend> Canvas<DB> {
             }
             Strategy::KernelLazy | Strategy::Deferred => 3,
             Strategy::KernelStrict | Strategy::Strict => 4,
-            Strategy::Premapped => 5,
+            Strategy::Premapped | Strategy::Persistent => 5,
+            Strategy::Batched => 6,
+            Strategy::Pool => 7,
+            Strategy::Contiguous => 8,
+            Strategy::Auto => 9,
         };
         let outline: Vec<Point> = (0..=corners)
             .map(|corner| {
@@ -652,11 +661,11 @@ mod tests {
     #[test]
     fn labels_do_not_touch_and_stay_inside() {
         let mut labels: Vec<_> = Strategy::ALL.iter().map(|it| (100.0, *it)).collect();
-        spread_labels(&mut labels, 10.0, (50.0, 150.0));
+        spread_labels(&mut labels, 8.0, (50.0, 150.0));
         for pair in labels.windows(2) {
-            assert!(pair[1].0 - pair[0].0 >= 10.0);
+            assert!(pair[1].0 - pair[0].0 >= 8.0);
         }
-        assert!(labels[0].0 >= 50.0 && labels[6].0 <= 150.0);
+        assert!(labels[0].0 >= 50.0 && labels[labels.len() - 1].0 <= 150.0);
     }
 
     #[test]

@@ -21,20 +21,35 @@ pub enum Strategy {
     Strict,
     /// As the kernel's lazy, with bounds of its own.
     Deferred,
+    /// Page-table passes and invalidations shared where they can be.
+    Batched,
     /// Mappings kept for the next use.
     Cached,
+    /// Mappings kept for good.
+    Persistent,
+    /// Buffers copied into memory that stays mapped.
+    Pool,
+    /// Adjacent addresses, cleared in batches.
+    Contiguous,
+    /// One of the others, by what is measured and a bound that the user sets.
+    Auto,
 }
 
 impl Strategy {
     /// All of them, the baseline first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::KernelIdentity,
         Self::KernelLazy,
         Self::KernelStrict,
         Self::Premapped,
         Self::Strict,
         Self::Deferred,
+        Self::Batched,
         Self::Cached,
+        Self::Persistent,
+        Self::Pool,
+        Self::Contiguous,
+        Self::Auto,
     ];
 
     /// What the guest's scripts, the records and the reports call it.
@@ -46,7 +61,12 @@ impl Strategy {
             Self::Premapped => "premapped",
             Self::Strict => "strict",
             Self::Deferred => "deferred",
+            Self::Batched => "batched",
             Self::Cached => "cached",
+            Self::Persistent => "persistent",
+            Self::Pool => "pool",
+            Self::Contiguous => "contiguous",
+            Self::Auto => "auto",
         }
     }
 
@@ -68,12 +88,16 @@ impl Strategy {
         match self {
             Self::KernelIdentity => "all memory, always",
             Self::KernelLazy => "what is queued: up to 10 ms, or 256 unmaps per CPU",
-            Self::KernelStrict | Self::Strict => "nothing",
+            Self::KernelStrict | Self::Strict | Self::Batched => "nothing",
             Self::Premapped => "all RAM, always; nothing beyond it",
             Self::Deferred => {
                 "what is queued: up to deferred_max_us, or deferred_max_unmaps per CPU"
             }
             Self::Cached => "idle mappings: up to cached_budget_bytes, for cached_max_age_ms",
+            Self::Persistent => "all that was ever mapped, up to a cap",
+            Self::Pool => "nothing but the pool's own memory, even within a page",
+            Self::Contiguous => "what is unmapped, until the batch ends",
+            Self::Auto => "what the strategy that it picked leaves, within the user's bound",
         }
     }
 }
