@@ -9,7 +9,7 @@
 demo: modules tool ## measure a subset of everything in ten minutes: tables, out/demo/results.json and plots
 	scripts/pdio demo --out out/demo
 
-bench: modules tool ## measure everything, in at least three rounds, to out/bench
+bench: modules tool ## measure everything, in at least three rounds, then with other IOMMUs, to out/bench
 	scripts/pdio bench --out out/bench
 
 check: modules tool ## run all tests, on the host and in the VM
