@@ -90,6 +90,8 @@ impl Plan {
         if self.content {
             jobs.push(Job::Content);
         }
+        // The longest first, so that none is left to one worker alone at the end.
+        jobs.sort_by(|a, b| self.weight(*b).total_cmp(&self.weight(*a)));
         jobs
     }
 
@@ -116,9 +118,11 @@ impl Plan {
     /// How much there is to do in a job, compared to others.
     fn weight(&self, job: Job) -> f64 {
         match job {
+            // It takes fio some time to start.
+            Job::Measure(Group::Disk, _) => self.of(Group::Disk).count() as f64 * 2.0,
             Job::Measure(group, _) => self.of(group).count() as f64,
             // As much as half a round of the disks, about.
-            Job::Content => 2.0,
+            Job::Content => 4.0,
         }
     }
 
