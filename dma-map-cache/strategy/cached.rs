@@ -31,7 +31,7 @@ pub struct Cached {
 
 impl Cached {
     /// With the defaults.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             budget_bytes: Tunable::new(Range {
                 min: 0,

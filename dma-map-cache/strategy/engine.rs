@@ -193,8 +193,9 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Lets `auto` look at what the driver did since the last look, [`auto::INTERVAL_MS`] ago, and
-    /// switch. Returns whether it did. The caller keeps others from switching. May sleep.
+    /// Lets `auto` look at what the driver did since the last look,
+    /// [`INTERVAL_MS`](super::auto::INTERVAL_MS) ago, and switch. Returns whether it did. The
+    /// caller keeps others from switching. May sleep.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ pub struct Persistent {
 
 impl Persistent {
     /// With the default.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             cap_bytes: Tunable::new(Range {
                 min: 0,

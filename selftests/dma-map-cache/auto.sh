@@ -34,11 +34,11 @@ prepare()
 	is 'what it begins with' "$(picked)" batched
 }
 
-# reads OPTION...: for long, in the same few buffers.
+# reads: for long, in the same few buffers.
 reads()
 {
 	background fio --name=reads --filename="$(disk_of "$disk")" --size=64m --rw=randread --bs=4k --direct=1 \
-		--ioengine=libaio --iodepth=4 --time_based --runtime=300 --allow_file_create=0 --eta=never "$@"
+		--ioengine=libaio --iodepth=4 --time_based --runtime=300 --allow_file_create=0 --eta=never
 }
 
 by_bound()

@@ -59,7 +59,7 @@ seen_by_kernel()
 	if [ -d /sys/class/iommu/dmar0 ]; then
 		expected=$(grown flushes)
 		! caching_mode || expected=$((expected + $(traced ' map: IOMMU:')))
-		is 'invalidations that the kernel saw' "$(invalidations)" $expected
+		is 'invalidations that the kernel saw' "$(invalidations)" "$expected"
 	fi
 	is 'page-table updates that the kernel saw' "$(table_updates)" "$(grown pte_updates)"
 }

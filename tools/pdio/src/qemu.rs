@@ -136,7 +136,8 @@ pub struct Machine {
     pub disks: Disks,
     /// Whether to have devices at all; without them a boot is a little quicker.
     pub devices: bool,
-    /// A file with [`acpi::external_facing_port`] of [`EXTERNAL_PORT`], if there is to be one.
+    /// A file with [`external_facing_port`](crate::acpi::external_facing_port) of
+    /// [`EXTERNAL_PORT`], if there is to be one.
     pub external_port: Option<PathBuf>,
     /// Where the console goes.
     pub console: Console,
