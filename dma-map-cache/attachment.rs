@@ -184,13 +184,8 @@ impl Attachment {
             Ok(())
         })?;
 
-        let mut engine = Engine::new(layout, Phys(ram_end)).map_err(|OutOfMemory| ENOMEM)?;
+        let engine = Self::new_engine(layout, Phys(ram_end), pci.is_untrusted())?;
         let counters = Counters::new()?;
-
-        if pci.is_untrusted() {
-            engine.distrust();
-        }
-
         let batch_ends = Tasklets::new(Self::cpus())?;
 
         let ops = Arc::pin_init(
@@ -199,7 +194,7 @@ impl Attachment {
                 housekeeping <- Work::new(),
                 batch_ends <- batch_ends,
                 shrinker <- Shrinker::new(c"dma-map-cache")?,
-                engine,
+                engine: KBox::into_inner(engine),
                 layout,
                 low <- IovaAllocator::new(layout.base(Window::Low)),
                 exact <- IovaAllocator::new(layout.base(Window::Exact)),
@@ -216,6 +211,21 @@ impl Attachment {
         ops.reserve(pci)?;
         ops.shrinker.register();
         Ok(ops)
+    }
+
+    /// Makes the strategies, on the heap: they are some kilobytes, and every function that they are
+    /// moved through on the way to their place would have them on its stack.
+    #[inline(never)]
+    fn new_engine(layout: Layout, ram_end: Phys, untrusted: bool) -> Result<KBox<Engine<Self>>> {
+        let mut engine = KBox::new(
+            Engine::new(layout, ram_end).map_err(|OutOfMemory| ENOMEM)?,
+            GFP_KERNEL,
+        )?;
+
+        if untrusted {
+            engine.distrust();
+        }
+        Ok(engine)
     }
 
     /// Keeps IOVA space from being handed out that does not reach the IOMMU, or that firmware

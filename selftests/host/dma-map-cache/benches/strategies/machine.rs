@@ -194,6 +194,8 @@ impl Backend for Machine {
 
     fn arm_flush_timer(&self, _: u32) {}
 
+    fn end_batch_soon(&self) {}
+
     /// As on a CPU of one's own: no locked instruction.
     #[inline(always)]
     fn count(&self, counter: Counter, n: u64) {

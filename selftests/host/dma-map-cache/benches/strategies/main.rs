@@ -55,6 +55,10 @@ impl Segment for Entry {
     fn mapped(&self) -> PageRange {
         PageRange::of(self.iova, self.buffer.len)
     }
+
+    fn assigned(&self) -> (Iova, u64) {
+        (self.iova, self.buffer.len)
+    }
 }
 
 /// A list.
