@@ -350,10 +350,7 @@ impl Attachment {
         let _switching = self.switching.lock();
         let from = self.engine.current();
 
-        // Drivers must synchronize before the first buffer is copied, so the path comes first.
-        if to == Kind::Pool {
-            AttachedOps::select::<PATH_POOL>(self, &self.device);
-        }
+        self.announce(to);
 
         let switched = self.engine.switch(self, to);
 
@@ -373,10 +370,21 @@ impl Attachment {
         let from = self.engine.current();
 
         tunable.set(value).map_err(|OutOfRange| EINVAL)?;
-        self.engine.rebound(self).map_err(|OutOfMemory| ENOMEM)?;
+
+        let rebound = self.engine.rebound(self, |to| self.announce(to));
+
         self.follow(from);
+        rebound.map_err(|OutOfMemory| ENOMEM)?;
         self.housekeeping.requeue(0);
         Ok(())
+    }
+
+    /// Makes the operations of the device ready for a strategy, before a switch.
+    fn announce(&self, to: Kind) {
+        // Drivers must synchronize before the first buffer is copied, so the path comes first.
+        if to == Kind::Pool {
+            AttachedOps::select::<PATH_POOL>(self, &self.device);
+        }
     }
 
     /// Makes the operations of the device those of the current strategy, after a switch.
@@ -448,9 +456,8 @@ impl Attachment {
 
         self.decided_ms.store(now_ms, Relaxed);
         // Without memory the current strategy goes on until the next time.
-        if let Ok(true) = self.engine.decide(self) {
-            self.follow(from);
-        }
+        let _ = self.engine.decide(self, |to| self.announce(to));
+        self.follow(from);
     }
 }
 

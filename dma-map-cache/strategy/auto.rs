@@ -58,14 +58,9 @@ const MIN_DEFERRED_US: u64 = 100;
 /// then is done by a thread.
 const MIN_CONTIGUOUS_US: u64 = 10_000;
 
-/// One of so many pages is watched for whether it is used again.
-///
-/// Watching all uses of a few pages, picked by a hash, says what share of all uses is of a page used
-/// before: C. Waldspurger and others, *Efficient MRC Construction with SHARDS*, FAST 2015.
-const SAMPLE_ONE_IN: u64 = 16;
-
-/// Pages that are remembered: with the sample, those of 16 MiB.
-const REMEMBERED: usize = 256;
+/// Pages that are remembered, to see whether they are used again: those of 16 MiB, the buffers of
+/// a few fast network queues, in 32 KiB. With more in use, less reuse is seen than there is.
+const REMEMBERED: usize = 4096;
 
 /// Estimates of what a strategy costs, in instructions of x86-64, as measured by dma_map_bench on
 /// VT-d (Documentation/dma-map-cache/index.rst). Only their proportions matter.
@@ -75,6 +70,10 @@ mod cost {
     pub(super) const DEFERRED: u64 = 2_240;
     pub(super) const CONTIGUOUS: u64 = 1_440;
     pub(super) const HIT: u64 = 280;
+
+    /// A buffer that is copied in and out, but for the copies; and a copy of eight bytes.
+    pub(super) const SLOT: u64 = 460;
+    pub(super) const COPY: u64 = 1;
 
     /// What a list costs beside its pages, and each page of it, by those that map it exactly.
     pub(super) const LIST: u64 = 1_700;
@@ -136,6 +135,8 @@ pub struct Load {
     pub bytes: u64,
     /// Of 100 buffers, those in pages that were used before.
     pub reused_percent: u64,
+    /// Bytes of the largest buffer that `pool` copies.
+    pub copied_bytes: u64,
 }
 
 impl Load {
@@ -164,6 +165,10 @@ impl Load {
                 self.buffers * pages * cost::HIT + misses * run(cost::BATCHED)
             }
             Kind::Batched => singles * run(cost::BATCHED) + lists(cost::LIST),
+            // Most buffers are copied one way, those that the device writes to both ways.
+            Kind::Pool if self.mean_bytes() <= self.copied_bytes => {
+                self.buffers * (cost::SLOT + self.mean_bytes() * 3 / 2 / 8 * cost::COPY)
+            }
             _ => u64::MAX,
         }
     }
@@ -205,7 +210,6 @@ struct Seen {
     listed: u64,
     lists: u64,
     bytes: u64,
-    sampled: u64,
     reused: u64,
     hits: u64,
     maps: u64,
@@ -219,7 +223,6 @@ impl Seen {
             listed: backend.sum(Counter::WatchedListed),
             lists: backend.sum(Counter::WatchedLists),
             bytes: backend.sum(Counter::WatchedBytes),
-            sampled: backend.sum(Counter::WatchedSamples),
             reused: backend.sum(Counter::WatchedReuses),
             hits: backend.total(Counter::Hits),
             maps: backend.total(Counter::Maps),
@@ -235,7 +238,7 @@ pub struct Auto<B: Backend> {
     /// Pages that may be reachable after their unmap at the same time; 0 allows nothing. The default
     /// is that of `cached`, so that one number is enough to allow something.
     pub limit_pages: Tunable,
-    /// Pages of the sample that were used last, in places by their hash.
+    /// Pages that were used last, in places by their hash.
     remembered: B::List<AtomicU64>,
 }
 
@@ -279,24 +282,20 @@ impl<B: Backend> Auto<B> {
 
         let page = buffer.phys.page();
         // Fibonacci hashing: the upper bits are well mixed.
-        let hash = page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-
-        if hash % SAMPLE_ONE_IN != 0 {
-            return;
-        }
-
-        let place = (hash / SAMPLE_ONE_IN) as usize % REMEMBERED;
+        let place = (page.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % REMEMBERED;
 
         if let Some(last) = self.remembered.get(place) {
-            backend.count(Counter::WatchedSamples, 1);
-            if last.swap(page, Relaxed) == page {
+            if last.load(Relaxed) == page {
                 backend.count(Counter::WatchedReuses, 1);
+            } else {
+                last.store(page, Relaxed);
             }
         }
     }
 
-    /// Ends an interval; returns the strategy to take if it is another one.
-    pub fn decide(&self, backend: &B, choice: &mut Choice) -> Option<Kind> {
+    /// Ends an interval; returns the strategy to take if it is another one. `copied_bytes` is the size
+    /// of the largest buffer that `pool` copies.
+    pub fn decide(&self, backend: &B, choice: &mut Choice, copied_bytes: u64) -> Option<Kind> {
         let bound = self.bound();
         let (now, then) = (Seen::now(backend), choice.seen);
         let percent = |part: u64, whole: u64| (part * 100).checked_div(whole);
@@ -310,7 +309,7 @@ impl<B: Backend> Auto<B> {
         } else {
             percent(
                 now.reused.wrapping_sub(then.reused),
-                now.sampled.wrapping_sub(then.sampled),
+                now.buffers.wrapping_sub(then.buffers),
             )
         };
         let buffers = now.buffers.wrapping_sub(then.buffers);
@@ -326,6 +325,7 @@ impl<B: Backend> Auto<B> {
                     .map_or(0, |load| load.mean_bytes())
                     .saturating_mul(maps),
                 reused_percent: reused_percent.unwrap_or(0),
+                copied_bytes,
             }
         } else {
             Load {
@@ -334,6 +334,7 @@ impl<B: Backend> Auto<B> {
                 lists: now.lists.wrapping_sub(then.lists),
                 bytes: now.bytes.wrapping_sub(then.bytes),
                 reused_percent: reused_percent.unwrap_or(0),
+                copied_bytes,
             }
         };
 
@@ -426,7 +427,8 @@ impl Choice {
 
 /// The strategies to pick from, those that expose least first: where two cost the same, the first
 /// is taken.
-const CANDIDATES: [Kind; 4] = [
+const CANDIDATES: [Kind; 5] = [
+    Kind::Pool,
     Kind::Batched,
     Kind::Contiguous,
     Kind::Deferred,

@@ -96,9 +96,7 @@ pub enum Counter {
     WatchedLists,
     /// Bytes of the buffers.
     WatchedBytes,
-    /// Buffers in pages of the sample.
-    WatchedSamples,
-    /// Those of them in pages that were used before.
+    /// Those of the buffers in pages that were used before.
     WatchedReuses,
     /// Pages that were idle for so long and are not any more.
     Idled(Age),
@@ -114,7 +112,7 @@ pub enum Counter {
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 21 + 2 * (Flow::COUNT + Age::COUNT);
+    pub const COUNT: usize = 20 + 2 * (Flow::COUNT + Age::COUNT);
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -136,15 +134,14 @@ impl Counter {
             Self::WatchedListed => 13,
             Self::WatchedLists => 14,
             Self::WatchedBytes => 15,
-            Self::WatchedSamples => 16,
-            Self::WatchedReuses => 17,
-            Self::CopiedBytes => 18,
-            Self::PoolHits => 19,
-            Self::PoolUnmaps => 20,
-            Self::In(flow) => 21 + flow.index(),
-            Self::Out(flow) => 21 + Flow::COUNT + flow.index(),
-            Self::Idled(age) => 21 + 2 * Flow::COUNT + age.index(),
-            Self::Queued(age) => 21 + 2 * Flow::COUNT + Age::COUNT + age.index(),
+            Self::WatchedReuses => 16,
+            Self::CopiedBytes => 17,
+            Self::PoolHits => 18,
+            Self::PoolUnmaps => 19,
+            Self::In(flow) => 20 + flow.index(),
+            Self::Out(flow) => 20 + Flow::COUNT + flow.index(),
+            Self::Idled(age) => 20 + 2 * Flow::COUNT + age.index(),
+            Self::Queued(age) => 20 + 2 * Flow::COUNT + Age::COUNT + age.index(),
         }
     }
 }

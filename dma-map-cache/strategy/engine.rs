@@ -194,40 +194,44 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Lets `auto` look at what the driver did since the last look,
-    /// [`INTERVAL_MS`](super::auto::INTERVAL_MS) ago, and switch. Returns whether it did. The
-    /// caller keeps others from switching. May sleep.
+    /// [`INTERVAL_MS`](super::auto::INTERVAL_MS) ago, and switch. Returns whether it did;
+    /// `announce` is told before. The caller keeps others from switching. May sleep.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`]: nothing changed.
-    pub fn decide(&self, backend: &B) -> Result<bool, OutOfMemory> {
+    pub fn decide(&self, backend: &B, announce: impl FnOnce(Kind)) -> Result<bool, OutOfMemory> {
         if !self.is_automatic() {
             return Ok(false);
         }
 
-        let Some(kind) = self.choice.with(|choice| self.auto.decide(backend, choice)) else {
+        let Some(kind) = self.choice.with(|choice| {
+            self.auto
+                .decide(backend, choice, self.pool.limits.max_buffer_bytes.get())
+        }) else {
             return Ok(false);
         };
 
         let from = self.current();
 
+        announce(kind);
         self.follow(backend, kind)
             .inspect_err(|_| self.choice.with(|choice| choice.reason.kind = from))?;
         Ok(true)
     }
 
-    /// Makes what a user has set of how much may be exposed count. The caller keeps others from
-    /// switching. May take long.
+    /// Makes what a user has set of how much may be exposed count, and decides as
+    /// [`Engine::decide`] does. May take long.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`]: as long as there is no memory for another strategy, the current one stays.
-    pub fn rebound(&self, backend: &B) -> Result<bool, OutOfMemory> {
+    pub fn rebound(&self, backend: &B, announce: impl FnOnce(Kind)) -> Result<bool, OutOfMemory> {
         if !self.is_automatic() {
             return Ok(false);
         }
         self.set_bound(backend, self.auto.bound());
-        self.decide(backend)
+        self.decide(backend, announce)
     }
 
     /// Bounds what the strategies leave reachable.

@@ -865,7 +865,7 @@ impl Driver {
     /// Lets `auto` decide.
     pub fn decide(&mut self) {
         let from = self.engine.current();
-        let switched = self.engine.decide(&self.iommu).expect("memory");
+        let switched = self.engine.decide(&self.iommu, |_| {}).expect("memory");
         let to = self.engine.current();
 
         assert_eq!(switched, from != to);
@@ -886,7 +886,7 @@ impl Driver {
             .limit_pages
             .set(pages)
             .expect("a number in range");
-        self.engine.rebound(&self.iommu).expect("memory");
+        self.engine.rebound(&self.iommu, |_| {}).expect("memory");
         if self.engine.is_automatic() {
             self.note_switch(from, self.engine.current());
             self.expire_idle();

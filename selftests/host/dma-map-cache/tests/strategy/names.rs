@@ -121,7 +121,6 @@ fn counters_do_not_share_places() {
         Counter::WatchedListed,
         Counter::WatchedLists,
         Counter::WatchedBytes,
-        Counter::WatchedSamples,
         Counter::WatchedReuses,
         Counter::CopiedBytes,
         Counter::PoolHits,
