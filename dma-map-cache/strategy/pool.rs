@@ -923,12 +923,11 @@ impl<B: Backend> Pool<B> {
             backend.copy(found.origin, found.copy, len);
             backend.count(Counter::CopiedBytes, len);
         }
-        self.free(backend, found);
-
         backend.count(Counter::PoolUnmaps, 1);
         if pages > 1 {
             backend.count(Counter::Out(Flow::Pages(Window::Pool)), pages - 1);
         }
+        self.free(backend, found);
     }
 
     /// Takes down what [`Pool::map`] has mapped at `iova` for a buffer of `len` bytes, and nobody
