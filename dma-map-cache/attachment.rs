@@ -840,16 +840,13 @@ impl DmaMapOps for Attachment {
                 PATH_PREMAPPED => self
                     .engine
                     .map_premapped_hit(self, buffer, masks.streaming()),
-                PATH_POOL => {
-                    masks.require_sync();
-                    self.engine.map_pool_hit(
-                        self,
-                        buffer,
-                        access_of(direction),
-                        masks.streaming(),
-                        masks.min_align(),
-                    )
-                }
+                PATH_POOL if !masks.skips_sync() => self.engine.map_pool_hit(
+                    self,
+                    buffer,
+                    access_of(direction),
+                    masks.streaming(),
+                    masks.min_align(),
+                ),
                 _ => None,
             };
 

@@ -107,21 +107,24 @@ impl Masks {
         }
     }
 
-    /// Sees to it that drivers do not skip synchronization: to be called before a mapping that
-    /// needs it. A driver that sets its mask may have been told otherwise by an older table.
+    /// Whether drivers skip synchronization: before a mapping that needs it there is
+    /// [`Masks::require_sync`] to call. A driver that sets its mask may have been told so by an
+    /// older table.
     #[inline(always)]
-    pub fn require_sync(self) {
+    pub fn skips_sync(self) -> bool {
         const SKIP_SYNC: usize = 1 << bindings::struct_device_flags_DEV_FLAG_DMA_SKIP_SYNC;
 
         // SAFETY: The device is valid during the call that made `self`. Bits of the flags change by
         // atomic operations.
-        unsafe {
-            let flags = AtomicUsize::from_ptr((&raw mut (*self.0).flags).cast());
+        let flags = unsafe { AtomicUsize::from_ptr((&raw mut (*self.0).flags).cast()) };
 
-            if flags.load(Relaxed) & SKIP_SYNC != 0 {
-                bindings::pdio_dma_reset_need_sync(self.0);
-            }
-        }
+        flags.load(Relaxed) & SKIP_SYNC != 0
+    }
+
+    /// Sees to it that drivers do not skip synchronization.
+    pub fn require_sync(self) {
+        // SAFETY: The device is valid during the call that made `self`.
+        unsafe { bindings::pdio_dma_reset_need_sync(self.0) };
     }
 
     /// One less than the boundary that no segment of a list may cross.
