@@ -5,8 +5,10 @@
 
 #include "helpers.h"
 
+#include "bottom-half.c"
 #include "device.c"
 #include "dma-map-ops.c"
+#include "dma-mapping.c"
 #include "interrupt.c"
 #include "iommu.c"
 #include "mm.c"

@@ -6,13 +6,19 @@
 #ifndef PDIO_HELPERS_H
 #define PDIO_HELPERS_H
 
+#include <linux/bottom_half.h>
 #include <linux/device.h>
 #include <linux/dma-map-ops.h>
+#include <linux/dma-mapping.h>
 #include <linux/interrupt.h>
 #include <linux/iommu.h>
 #include <linux/iova.h>
 #include <linux/pci.h>
 #include <linux/workqueue.h>
+
+/* bottom-half.c */
+void pdio_local_bh_disable(void);
+void pdio_local_bh_enable(void);
 
 /* device.c */
 void pdio_device_lock(struct device *dev);
@@ -25,6 +31,12 @@ void pdio_dev_assign_dma_iommu(struct device *dev, bool value);
 void pdio_dev_assign_dma_skip_sync(struct device *dev, bool value);
 void pdio_dma_reset_need_sync(struct device *dev);
 u64 pdio_dma_get_seg_boundary(struct device *dev);
+
+/* dma-mapping.c */
+void pdio_dma_sync_single_for_cpu(struct device *dev, dma_addr_t addr,
+				  size_t size, enum dma_data_direction dir);
+void pdio_dma_sync_sg_for_cpu(struct device *dev, struct scatterlist *sg,
+			      int nents, enum dma_data_direction dir);
 
 /* interrupt.c */
 void pdio_tasklet_schedule(struct tasklet_struct *t);

@@ -137,6 +137,11 @@ impl Memory {
         core::mem::ManuallyDrop::new(self).address.as_ptr()
     }
 
+    /// The first byte.
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.address.as_ptr().cast()
+    }
+
     /// Number of bytes, a multiple of the page size.
     pub(crate) fn len(&self) -> usize {
         self.len

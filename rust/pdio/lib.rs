@@ -5,11 +5,13 @@
 //! All `unsafe` code of the project is in this crate; the modules that use it have none. Each file
 //! wraps one C header and says so in its first lines.
 
+pub mod bottom_half;
 pub mod bus;
 pub mod coherent;
 pub mod device;
 pub mod dma_map_ops;
 pub mod dma_mapping;
+pub mod dma_master;
 pub mod embed;
 pub mod error;
 pub mod iommu;

@@ -7,6 +7,7 @@
 use core::{
     ffi::c_void,
     fmt,
+    mem,
     ops::RangeInclusive,
     ptr, //
 };
@@ -24,6 +25,12 @@ use crate::{
         DmaDevice, //
     }, //
 };
+
+/// A vendor that the `kernel` crate has no name for.
+pub const fn vendor(id: u16) -> kernel::pci::Vendor {
+    // SAFETY: The type is a transparent wrapper of the number, and any number is valid.
+    unsafe { mem::transmute(id) }
+}
 
 /// Where a PCI function is: domain, bus, device and function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

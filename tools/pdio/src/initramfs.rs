@@ -271,14 +271,14 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
         archive.tree(Path::new(GUEST_SELFTESTS).join(name), &source)?;
     }
     // Tests compare what the modules show with what is written about it.
-    let described = Path::new("Documentation/ABI");
     if let Some(checkout) = payload.selftests.as_deref().and_then(Path::parent) {
-        if checkout.join(described).is_dir() {
-            archive.directory(Path::new(GUEST_DIR).join("Documentation"));
-            archive.tree(
-                Path::new(GUEST_DIR).join(described),
-                &checkout.join(described),
-            )?;
+        for described in ["Documentation/ABI", "Documentation/dma-map-cache"] {
+            if checkout.join(described).is_dir() {
+                archive.tree(
+                    Path::new(GUEST_DIR).join(described),
+                    &checkout.join(described),
+                )?;
+            }
         }
     }
     Ok(archive)

@@ -27,6 +27,9 @@ pub const VIRTIO_NET: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
 /// 0000:01:00.0, is an NVMe controller that the kernel does not trust.
 pub const EXTERNAL_PORT: u8 = 8;
 
+/// The device that copies to and from any address that it is told: it does what a hostile one would.
+pub const EDU: &str = "0000:00:09.0";
+
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -200,6 +203,8 @@ impl Machine {
         if self.devices {
             self.network(&mut args);
             self.storage(&mut args)?;
+            // Without the mask it reaches 28 address bits only.
+            args.pair("-device", "edu,addr=9.0,dma_mask=0xffffffffffffffff");
         }
         if let Some(table) = &self.external_port {
             self.external(&mut args, table)?;
@@ -433,6 +438,7 @@ mod tests {
             ("ich9-ahci", "addr=5.0"),
             ("netdev=net6", "addr=6.0"),
             ("netdev=net7", "addr=7.0"),
+            ("edu", "addr=9.0"),
         ] {
             let mut words = line.split(' ');
             let word = words.find(|word| word.contains(device) && word.contains("addr="));
