@@ -9,6 +9,7 @@
 #include "dma-map-ops.c"
 #include "interrupt.c"
 #include "iommu.c"
+#include "kthread.c"
 #include "mm.c"
 #include "pci.c"
 #include "percpu.c"

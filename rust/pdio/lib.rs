@@ -8,6 +8,7 @@
 pub mod bus;
 pub mod coherent;
 pub mod device;
+pub mod dma_map_multi;
 pub mod dma_map_ops;
 pub mod dma_mapping;
 pub mod embed;
@@ -24,6 +25,7 @@ pub mod shrinker;
 pub mod sparse;
 pub mod sysfs;
 pub mod tasklet;
+pub mod thread;
 pub mod timer;
 pub mod trace;
 pub mod work;
