@@ -25,6 +25,10 @@ use pdio::{
         DmaDevice,
         LockedDevice, //
     },
+    dma_map_multi::{
+        self,
+        export_dma_map_multi, //
+    },
     dma_map_ops::{
         self,
         Direction,
@@ -98,6 +102,8 @@ use crate::strategy::{
         Sparse,
         Target, //
     },
+    blocks::Blocks,
+    counted::NotRetained,
     counter::{
         Counter,
         Flow, //
@@ -134,8 +140,7 @@ pub(crate) struct Attachment {
     layout: Layout,
     #[pin]
     low: IovaAllocator,
-    #[pin]
-    exact: IovaAllocator,
+    exact: Blocks<Attachment>,
     #[pin]
     contiguous: IovaAllocator,
     counters: Counters<{ Counter::COUNT }>,
@@ -185,6 +190,8 @@ impl Attachment {
         })?;
 
         let engine = Self::new_engine(layout, Phys(ram_end), pci.is_untrusted())?;
+        let exact = Blocks::new(layout.base(Window::Exact), layout.last(Window::Exact))
+            .map_err(|OutOfMemory| ENOMEM)?;
         let counters = Counters::new()?;
         let batch_ends = Tasklets::new(Self::cpus())?;
 
@@ -197,7 +204,7 @@ impl Attachment {
                 engine: KBox::into_inner(engine),
                 layout,
                 low <- IovaAllocator::new(layout.base(Window::Low)),
-                exact <- IovaAllocator::new(layout.base(Window::Exact)),
+                exact,
                 contiguous <- IovaAllocator::new(layout.base(Window::Contiguous)),
                 counters,
                 domain,
@@ -297,6 +304,11 @@ impl Attachment {
     /// Pages in use whose mapping another strategy than the current one made.
     pub(crate) fn unsettled_pages(&self) -> u64 {
         self.engine.unsettled_pages(self)
+    }
+
+    /// Pages that their owners have retained.
+    pub(crate) fn retained_pages(&self) -> u64 {
+        self.engine.counted.retained_pages()
     }
 
     /// Pages that the driver has mapped.
@@ -639,24 +651,20 @@ impl Backend for Attachment {
 
     #[inline]
     fn alloc_iova(&self, arena: Arena, pages: u64, limit: u64) -> Option<Iova> {
-        let allocator = match arena {
-            Arena::Low => &self.low,
-            Arena::Exact => &self.exact,
-            Arena::Contiguous => &self.contiguous,
-        };
-
-        allocator.alloc(pages, limit).map(Iova)
+        match arena {
+            Arena::Low => self.low.alloc(pages, limit).map(Iova),
+            Arena::Exact => self.exact.alloc(self.cpu(), pages),
+            Arena::Contiguous => self.contiguous.alloc(pages, limit).map(Iova),
+        }
     }
 
     #[inline]
     fn free_iova(&self, arena: Arena, range: PageRange) {
-        let allocator = match arena {
-            Arena::Low => &self.low,
-            Arena::Exact => &self.exact,
-            Arena::Contiguous => &self.contiguous,
-        };
-
-        allocator.free(range.start.0, range.pages);
+        match arena {
+            Arena::Low => self.low.free(range.start.0, range.pages),
+            Arena::Exact => self.exact.free(range),
+            Arena::Contiguous => self.contiguous.free(range.start.0, range.pages),
+        }
     }
 
     fn for_each_ram(
@@ -926,6 +934,66 @@ impl DmaMapOps for Attachment {
         self.engine.sync_for_cpu(self, Iova(dma_address.0), len);
     }
 
+    fn map_multi(
+        &self,
+        masks: Masks,
+        buffers: &mut [dma_map_multi::Buffer],
+        direction: Direction,
+    ) -> Result {
+        let reach = Reach {
+            limit: masks.streaming(),
+            boundary_mask: u64::MAX,
+            align_mask: masks.min_align(),
+        };
+
+        self.engine
+            .map_multi(self, buffers, access_of(direction), reach)
+            .map_err(|OutOfMemory| ENOMEM)?;
+        if trace::map_is_on() {
+            for buffer in buffers {
+                trace::map(&self.device, buffer.dma_address(), buffer.len());
+            }
+        }
+        Ok(())
+    }
+
+    fn retain(
+        &self,
+        masks: Masks,
+        buffers: &[dma_map_multi::Buffer],
+        direction: Direction,
+    ) -> Result {
+        let reach = Reach {
+            limit: masks.streaming(),
+            boundary_mask: u64::MAX,
+            align_mask: masks.min_align(),
+        };
+
+        self.engine
+            .retain(self, buffers, access_of(direction), reach)
+            .map_err(|reason| match reason {
+                NotRetained::Distrusted => EPERM,
+                NotRetained::OutOfReach => ERANGE,
+                NotRetained::Busy => EAGAIN,
+                NotRetained::OverBudget => ENOSPC,
+                NotRetained::OutOfMemory => ENOMEM,
+            })
+    }
+
+    fn release_retained(&self, buffers: &[dma_map_multi::Buffer], direction: Direction) {
+        self.engine
+            .release_retained(self, buffers, access_of(direction));
+    }
+
+    fn unmap_multi(&self, buffers: &mut [dma_map_multi::Buffer]) {
+        if trace::unmap_is_on() {
+            for buffer in buffers.iter() {
+                trace::unmap(&self.device, buffer.dma_address(), buffer.len());
+            }
+        }
+        self.engine.unmap_multi(self, buffers);
+    }
+
     fn map_fixed(
         &self,
         limit: u64,
@@ -987,6 +1055,35 @@ impl List for EntryList<'_> {
     }
 }
 
+impl Segment for dma_map_multi::Buffer {
+    #[inline]
+    fn buffer(&self) -> Buffer {
+        Buffer {
+            phys: Phys(self.phys()),
+            len: self.len().max(1),
+        }
+    }
+
+    #[inline]
+    fn assign(&mut self, iova: Iova) {
+        self.set_dma_address(DmaAddress(iova.0));
+    }
+
+    #[inline]
+    fn mapped(&self) -> PageRange {
+        let (iova, len) = self.assigned();
+
+        PageRange::of(iova, len)
+    }
+
+    #[inline]
+    fn assigned(&self) -> (Iova, u64) {
+        (Iova(self.dma_address().0), self.len().max(1))
+    }
+}
+
+export_dma_map_multi!(Attachment);
+
 impl Segment for Piece {
     fn buffer(&self) -> Buffer {
         Buffer {
@@ -1005,13 +1102,5 @@ impl Segment for Piece {
 
     fn assigned(&self) -> (Iova, u64) {
         (Iova(self.dma_address), self.len)
-    }
-}
-
-impl List for &mut [Piece] {
-    type Segment = Piece;
-
-    fn segments(&mut self) -> impl Iterator<Item = &mut Piece> {
-        self.iter_mut()
     }
 }

@@ -228,6 +228,11 @@ const SETTINGS: &[File<AttachedOps>] = &[
         show: Some(|ops, out| show_number(out, ops.engine().pool.limits.max_buffer_bytes.get())),
         store: Some(|ops, text| store_tunable(&ops.engine().pool.limits.max_buffer_bytes, text)),
     },
+    File {
+        name: c"retain_budget_bytes",
+        show: Some(|ops, out| show_number(out, ops.engine().retained.budget_bytes.get())),
+        store: Some(|ops, text| store_tunable(&ops.engine().retained.budget_bytes, text)),
+    },
 ];
 
 /// A file that shows a counter.
@@ -242,6 +247,11 @@ macro_rules! counter {
 }
 
 const STATISTICS: &[File<AttachedOps>] = &[
+    File {
+        name: c"retained_pages",
+        show: Some(|ops, out| show_number(out, ops.retained_pages())),
+        store: None,
+    },
     counter!(c"maps", Counter::Maps),
     counter!(c"unmaps", Counter::Unmaps),
     counter!(c"hits", Counter::Hits),

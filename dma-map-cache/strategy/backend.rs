@@ -183,11 +183,16 @@ pub trait Backend: Sync + Sized {
     /// Makes everything unreachable that was unmapped before the call, by one invalidation.
     fn flush(&self);
 
-    /// Takes `pages` pages of IOVA space from `arena`, aligned to their number rounded up to a
-    /// power of two, the last byte of which is not above `limit`.
+    /// Takes `pages` pages of IOVA space from `arena`, the last byte of which is not above `limit`.
+    ///
+    /// In the low arena they are aligned to their number rounded up to a power of two. In the exact
+    /// one there are at most [`BLOCK_PAGES`](super::blocks::BLOCK_PAGES), which do not cross a
+    /// multiple of [`BLOCK_BYTES`](super::blocks::BLOCK_BYTES), and `limit` is the last address of
+    /// the window.
     fn alloc_iova(&self, arena: Arena, pages: u64, limit: u64) -> Option<Iova>;
 
-    /// Gives back what [`Backend::alloc_iova`] returned for the same arena and number of pages.
+    /// Gives back what [`Backend::alloc_iova`] returned for the same arena and number of pages; in
+    /// the exact arena any part of it, or parts of several that lie side by side.
     fn free_iova(&self, arena: Arena, range: PageRange);
 
     /// Calls `f` with each range of RAM that the kernel manages. May sleep.

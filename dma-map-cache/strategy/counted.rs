@@ -11,8 +11,8 @@
 //! each page and window, in a sparse table:
 //!
 //! ```text
-//! 63            32   31      30       29     28..0
-//! idle since [ms]  present  busy  referenced  users
+//! 63            32   31      30       29       28..24     23..0
+//! idle since [ms]  present  busy  referenced  retentions  users
 //! ```
 //!
 //! A page is present or busy or neither, never both.
@@ -68,8 +68,16 @@ const PRESENT: u64 = 1 << 31;
 const BUSY: u64 = 1 << 30;
 /// The page was used since the last sweep passed it.
 const REFERENCED: u64 = 1 << 29;
-/// Number of buffers mapped that touch the page.
+/// Number of uses: buffers mapped that touch the page and, above [`RETENTION_SHIFT`], owners that
+/// have it retained. A page without any is idle.
 const USERS: u64 = REFERENCED - 1;
+/// Position of the number of owners that have the page retained, at most 31. Below it there is room
+/// for 16 million buffers that touch the page.
+const RETENTION_SHIFT: u32 = 24;
+/// One owner.
+const RETENTION: u64 = 1 << RETENTION_SHIFT;
+/// All owners.
+const RETENTIONS: u64 = USERS & !(RETENTION - 1);
 /// Position of the time at which the page became idle.
 const IDLE_SINCE_SHIFT: u32 = 32;
 
@@ -177,17 +185,66 @@ impl Page {
         .then_some(idle_since(state))
     }
 
-    /// Gives one use back, and takes the page out of the hands of drivers, to unmap it, if it was
-    /// the last. Returns whether it was.
-    fn release_or_claim(&self) -> bool {
+    /// Takes a page into use that an owner has retained. Returns whether it is one.
+    fn hold_retained(&self) -> bool {
         loop {
             let state = self.0.load(Relaxed);
-            let last = match state & USERS {
-                // Nobody uses it: a driver has unmapped twice.
-                0 => return false,
-                users => users == 1,
-            };
-            let next = if last { BUSY } else { state.wrapping_sub(1) };
+
+            if state & PRESENT == 0 || state & RETENTIONS == 0 {
+                return false;
+            }
+            if self
+                .0
+                .compare_exchange(state, state.wrapping_add(1), Acquire, Relaxed)
+                .is_ok()
+            {
+                return true;
+            }
+        }
+    }
+
+    /// Makes one use of a page that of an owner. Returns false if it has as many as can be counted.
+    fn retain(&self) -> bool {
+        loop {
+            let state = self.0.load(Relaxed);
+
+            if state & RETENTIONS == RETENTIONS {
+                return false;
+            }
+            if self
+                .0
+                .compare_exchange(
+                    state,
+                    state.wrapping_add(RETENTION).wrapping_sub(1),
+                    Relaxed,
+                    Relaxed,
+                )
+                .is_ok()
+            {
+                return true;
+            }
+        }
+    }
+
+    /// Gives one use of a kind back, `use_` being what it counts, and takes the page out of the hands
+    /// of drivers, to unmap it, if it was the last of any kind. Returns whether it was.
+    fn release_or_claim(&self, use_: u64) -> bool {
+        let kind = if use_ == RETENTION {
+            RETENTIONS
+        } else {
+            USERS & !RETENTIONS
+        };
+
+        loop {
+            let state = self.0.load(Relaxed);
+
+            // Nobody uses it so: a driver has unmapped twice, or an owner has released twice.
+            if state & kind == 0 {
+                return false;
+            }
+
+            let last = state & USERS == use_;
+            let next = if last { BUSY } else { state.wrapping_sub(use_) };
 
             if self
                 .0
@@ -266,6 +323,21 @@ pub enum Served {
     Miss,
 }
 
+/// Why a buffer is not retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotRetained {
+    /// The device may reach nothing that its driver has not mapped.
+    Distrusted,
+    /// The device cannot reach its place in the window, or it is no RAM that there was at first.
+    OutOfReach,
+    /// A page is being mapped or withdrawn at this moment, or has 31 owners.
+    Busy,
+    /// It would be more than the budget.
+    OverBudget,
+    /// No memory.
+    OutOfMemory,
+}
+
 /// What is kept of idle mappings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
@@ -306,6 +378,8 @@ pub struct Counted<B: Backend> {
     budget: AtomicU64,
     /// How long, in milliseconds.
     max_age_ms: AtomicU64,
+    /// Pages that owners have retained, each as often as it is.
+    retained: AtomicU64,
     /// Pages that are mapped, in use or idle. Written on misses and evictions only.
     present: AtomicU64,
     /// While more than the budget is present: how many pages may become idle before the idle ones
@@ -342,6 +416,7 @@ impl<B: Backend> Counted<B> {
             ],
             budget: AtomicU64::new(0),
             max_age_ms: AtomicU64::new(0),
+            retained: AtomicU64::new(0),
             present: AtomicU64::new(0),
             slack: AtomicI64::new(0),
             sweeping: AtomicBool::new(false),
@@ -557,6 +632,132 @@ impl<B: Backend> Counted<B> {
         Ok(pages)
     }
 
+    /// Whether any page is retained.
+    #[inline(always)]
+    pub fn retains(&self) -> bool {
+        self.retained_pages() != 0
+    }
+
+    /// Pages that owners have retained, each as often as it is.
+    #[inline(always)]
+    pub fn retained_pages(&self) -> u64 {
+        self.retained.load(Relaxed)
+    }
+
+    /// Whether the page of an address is retained in either window.
+    pub fn is_retained(&self, phys: Phys) -> bool {
+        self.sides.iter().any(|side| {
+            side.pages
+                .get(phys.page())
+                .is_some_and(|page| page.0.load(Relaxed) & RETENTIONS != 0)
+        })
+    }
+
+    /// Maps a buffer all pages of which are retained, and counts the arrival of its pages.
+    ///
+    /// [`None`]: they are not, or out of the reach of the device.
+    pub fn map_retained(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        limit: u64,
+    ) -> Option<Iova> {
+        let writable = || self.map_retained_in(backend, Window::CachedWrite, buffer, limit);
+
+        // What the device may write it may read, and may so already.
+        match access {
+            Access::Read => self
+                .map_retained_in(backend, Window::CachedRead, buffer, limit)
+                .or_else(writable),
+            _ => writable(),
+        }
+    }
+
+    /// Maps a buffer in a window if all its pages are retained there.
+    fn map_retained_in(
+        &self,
+        backend: &B,
+        window: Window,
+        buffer: Buffer,
+        limit: u64,
+    ) -> Option<Iova> {
+        let iova = self.layout.at_offset(window, buffer, limit)?;
+        let (first, pages) = (buffer.phys.page(), buffer.pages());
+        let table = self.pages(window);
+        let held = (first..first + pages)
+            .take_while(|&page| table.get(page).is_some_and(Page::hold_retained))
+            .count() as u64;
+
+        if held != pages {
+            self.release(backend, window, first, held);
+            return None;
+        }
+        backend.count(Counter::In(Flow::Pages(window)), pages);
+        Some(iova)
+    }
+
+    /// Maps a buffer for as long as its owner retains it. The caller sees to the budget.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is retained then.
+    pub fn retain(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        limit: u64,
+    ) -> Result<(), NotRetained> {
+        let window = Self::window_for(access.may_write());
+
+        if self.layout.at_offset(window, buffer, limit).is_none() {
+            return Err(NotRetained::OutOfReach);
+        }
+
+        let (first, pages) = (buffer.phys.page(), buffer.pages());
+
+        match self.map(backend, buffer, access, limit) {
+            Ok(Mapped::At(..)) => {}
+            Ok(Mapped::Fallback) => return Err(NotRetained::Busy),
+            Err(OutOfMemory) => return Err(NotRetained::OutOfMemory),
+        }
+
+        let table = self.pages(window);
+        let retained = (first..first + pages)
+            .take_while(|&page| table.get(page).is_some_and(Page::retain))
+            .count() as u64;
+
+        backend.count(Counter::Out(Flow::Pages(window)), pages);
+        self.retained.fetch_add(retained, SeqCst);
+        if retained != pages {
+            self.release(backend, window, first + retained, pages - retained);
+            self.release_retained(backend, window, first, retained);
+            return Err(NotRetained::Busy);
+        }
+        Ok(())
+    }
+
+    /// Ends what [`Counted::retain`] began, for a buffer that was retained. What the driver does not
+    /// use is unreachable when this returns, the rest when it has unmapped it and the strategy is one
+    /// that keeps nothing.
+    pub fn end_retention(&self, backend: &B, buffer: Buffer, access: Access) {
+        let window = Self::window_for(access.may_write());
+
+        self.release_retained(backend, window, buffer.phys.page(), buffer.pages());
+    }
+
+    /// Gives one retention of each page back.
+    fn release_retained(&self, backend: &B, window: Window, first: u64, pages: u64) {
+        let retained = (first..first + pages)
+            .filter_map(|page| self.pages(window).get(page))
+            .filter(|page| page.0.load(Relaxed) & RETENTIONS != 0)
+            .count() as u64;
+
+        self.release_unkept(backend, window, first, pages, RETENTION);
+        self.retained.fetch_sub(retained, SeqCst);
+    }
+
     /// The IOVA range of pages.
     fn range(&self, window: Window, page: u64, pages: u64) -> PageRange {
         PageRange {
@@ -612,7 +813,7 @@ impl<B: Backend> Counted<B> {
     #[inline]
     fn release(&self, backend: &B, window: Window, first: u64, pages: u64) {
         if !self.keeps() {
-            return self.release_unkept(backend, window, first, pages);
+            return self.release_unkept(backend, window, first, pages, 1);
         }
 
         let now = backend.now_ms();
@@ -636,12 +837,13 @@ impl<B: Backend> Counted<B> {
         }
     }
 
-    /// Gives one use of each page back, and unmaps those that have no user left, by one
-    /// invalidation.
-    fn release_unkept(&self, backend: &B, window: Window, first: u64, pages: u64) {
+    /// Gives one use of each page back, `use_` being what it counts, and unmaps those that have no
+    /// user left, by one invalidation.
+    fn release_unkept(&self, backend: &B, window: Window, first: u64, pages: u64, use_: u64) {
         let mut runs = Released {
             counted: self,
             window,
+            use_,
             next: first,
             end: first + pages,
             run: first..first,
@@ -828,6 +1030,8 @@ impl<B: Backend> Counted<B> {
 struct Released<'a, B: Backend> {
     counted: &'a Counted<B>,
     window: Window,
+    /// What is given back of each page.
+    use_: u64,
     /// The first page that is still to be given back.
     next: u64,
     /// The end of the pages.
@@ -852,7 +1056,9 @@ impl<B: Backend> Iterator for Released<'_, B> {
         let mut run = self.next..self.next;
 
         while run.end < self.end {
-            let claimed = pages.get(run.end).is_some_and(Page::release_or_claim);
+            let claimed = pages
+                .get(run.end)
+                .is_some_and(|page| page.release_or_claim(self.use_));
 
             if claimed {
                 run.end += 1;

@@ -41,6 +41,10 @@ use super::{
         Target, //
     },
     batched,
+    blocks::{
+        BLOCK_BYTES,
+        BLOCK_PAGES, //
+    },
     cached::Cached,
     contiguous::Contiguous,
     counted::{
@@ -54,7 +58,12 @@ use super::{
         Flow, //
     },
     deferred::Deferred,
-    exact,
+    exact::{
+        self,
+        Extent,
+        Unmapped,
+        Use, //
+    },
     exposure,
     kind::Kind,
     list::{
@@ -64,6 +73,7 @@ use super::{
     persistent::Persistent,
     pool::Pool,
     premapped::Premapped,
+    retained::Retained,
     strict, //
 };
 
@@ -94,8 +104,10 @@ pub struct Engine<B: Backend> {
     pub counted: Counted<B>,
     /// What a user can set of `auto`.
     pub auto: Auto<B>,
+    /// What a user can set of retention.
+    pub retained: Retained,
     premapped: Premapped<B>,
-    layout: Layout,
+    pub(super) layout: Layout,
     /// The number of the [`Kind`] that new mappings follow; never that of `auto`.
     current: AtomicU8,
     /// Whether `auto` has picked it.
@@ -103,7 +115,7 @@ pub struct Engine<B: Backend> {
     /// What `auto` has picked, and why.
     choice: B::Lock<Choice>,
     /// Whether the device may reach what its driver has unmapped.
-    trusted: bool,
+    pub(super) trusted: bool,
 }
 
 impl<B: Backend> Engine<B> {
@@ -122,6 +134,7 @@ impl<B: Backend> Engine<B> {
             pool: Pool::new(layout, ram_end)?,
             contiguous: Contiguous::new(layout)?,
             counted: Counted::new(layout, ram_end)?,
+            retained: Retained::new(),
             premapped: Premapped::new(layout, ram_end)?,
             layout,
             current: AtomicU8::new(Kind::DEFAULT as u8),
@@ -421,6 +434,11 @@ impl<B: Backend> Engine<B> {
         if let Some(iova) = self.map_premapped_hit(backend, buffer, reach.limit) {
             return Ok(iova);
         }
+        if self.counted.retains() {
+            if let Some(iova) = self.map_retained(backend, buffer, access, reach) {
+                return Ok(iova);
+            }
+        }
 
         if self.current().keeps() {
             let window = Counted::<B>::window_for(access.may_write());
@@ -477,6 +495,22 @@ impl<B: Backend> Engine<B> {
         self.fall_back(backend, buffer, access, reach)
     }
 
+    /// Maps a buffer that its owner has retained, under any strategy.
+    pub(super) fn map_retained(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        access: Access,
+        reach: Reach,
+    ) -> Option<Iova> {
+        let iova = self
+            .counted
+            .map_retained(backend, buffer, access, reach.limit)?;
+
+        count_map(backend, Served::Hit);
+        Some(iova)
+    }
+
     /// Maps a buffer exactly because the current strategy could not serve it.
     #[cold]
     fn fall_back(
@@ -502,7 +536,7 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<Iova, OutOfMemory> {
-        let place = self.place(arena, reach);
+        let place = self.place(arena, reach, buffer.pages());
         let iova = exact::map(backend, place, buffer, access, Target::Memory)?;
 
         backend.count(
@@ -512,18 +546,25 @@ impl<B: Backend> Engine<B> {
         Ok(iova)
     }
 
-    /// Where to map exactly: devices that cannot reach the window of their own get the low one.
-    fn place(&self, arena: Arena, reach: Reach) -> exact::Place {
+    /// Where to map `pages` pages exactly: the low window is for devices that cannot reach that of
+    /// the exact strategies, and for what is too large or has too narrow boundaries for it.
+    pub(super) fn place(&self, arena: Arena, reach: Reach, pages: u64) -> exact::Place {
         let last = self.layout.last(Window::Exact);
-        let (arena, limit) = match arena {
-            Arena::Exact if reach.limit >= last => (Arena::Exact, last),
-            _ => (Arena::Low, reach.limit.min(self.layout.last(Window::Low))),
-        };
+        let fits =
+            reach.limit >= last && pages <= BLOCK_PAGES && reach.boundary_mask >= BLOCK_BYTES - 1;
 
-        exact::Place {
-            arena,
-            limit,
-            boundary_mask: reach.boundary_mask,
+        match arena {
+            Arena::Exact if fits => exact::Place {
+                arena,
+                limit: last,
+                // Nothing in this window crosses one.
+                boundary_mask: u64::MAX,
+            },
+            _ => exact::Place {
+                arena: Arena::Low,
+                limit: reach.limit.min(self.layout.last(Window::Low)),
+                boundary_mask: reach.boundary_mask,
+            },
         }
     }
 
@@ -541,17 +582,21 @@ impl<B: Backend> Engine<B> {
         target: Target,
         limit: u64,
     ) -> Result<(), OutOfMemory> {
-        let place = self.place(
-            Arena::Low,
-            Reach {
-                limit,
-                boundary_mask: u64::MAX,
-                align_mask: 0,
-            },
-        );
+        let reach = Reach {
+            limit,
+            boundary_mask: u64::MAX,
+            align_mask: 0,
+        };
+        let extent = Extent::of(list.segments());
+        let place = self.place(Arena::Low, reach, extent.pages);
 
-        let extent = exact::map_list(backend, place, list, access, target)?;
+        let purpose = Use {
+            access,
+            target,
+            unmapped: Unmapped::Together,
+        };
 
+        exact::map_list(backend, place, list, extent, purpose)?;
         backend.count(Counter::In(Flow::Pages(Window::Low)), extent.pages);
         Ok(())
     }
@@ -669,7 +714,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Gives an exact mapping back with the protection that the current strategy promises.
-    fn release(
+    pub(super) fn release(
         &self,
         backend: &B,
         window: Window,
@@ -703,37 +748,55 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<(), OutOfMemory> {
+        let hit = |iova| Mapped::At(iova, Served::Hit);
+        let kind = self.current();
+
+        if self.counted.retains()
+            && self.map_each(backend, list, |buffer| {
+                Ok(self
+                    .counted
+                    .map_retained(backend, buffer, access, reach.limit)
+                    .map_or(Mapped::Fallback, hit))
+            })?
+        {
+            return Ok(());
+        }
+
         if self.is_automatic() {
             self.watch_list(backend, list);
         }
 
-        let arena = match self.current() {
-            Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous | Kind::Auto => {
-                Arena::Exact
+        let arena = if kind.maps_lists_exactly() {
+            Arena::Exact
+        } else {
+            let served = self.map_each(backend, list, |buffer| match kind {
+                Kind::Premapped => Ok(self
+                    .premapped
+                    .map(backend, buffer, reach.limit)
+                    .map_or(Mapped::Fallback, hit)),
+                Kind::Pool => Ok(self.pool.map_segment(backend, buffer, access, reach)),
+                _ => self.counted.map(backend, buffer, access, reach.limit),
+            })?;
+
+            if served {
+                return Ok(());
             }
-            Kind::Premapped | Kind::Cached | Kind::Persistent | Kind::Pool => {
-                if self.map_each(backend, list, access, reach)? {
-                    return Ok(());
-                }
-                Arena::Low
-            }
+            Arena::Low
         };
-        let place = self.place(arena, reach);
+        let extent = Extent::of(list.segments());
+        let place = self.place(arena, reach, extent.pages);
 
-        exact::map_list(backend, place, list, access, Target::Memory)?;
+        let purpose = Use {
+            access,
+            target: Target::Memory,
+            unmapped: Unmapped::Together,
+        };
 
-        let (mut segments, mut pages) = (0, 0);
-
-        for segment in list.segments() {
-            segments += 1;
-            pages += segment.mapped().pages;
-        }
+        exact::map_list(backend, place, list, extent, purpose)?;
+        self.count_exact(backend, place, extent);
         if arena == Arena::Low {
-            backend.count(Counter::Fallbacks, segments);
+            backend.count(Counter::Fallbacks, extent.segments);
         }
-        backend.count(Counter::Maps, segments);
-        backend.count(Counter::Misses, segments);
-        backend.count(Counter::In(Flow::Pages(window_of(place.arena))), pages);
         Ok(())
     }
 
@@ -750,31 +813,28 @@ impl<B: Backend> Engine<B> {
         backend.count(Counter::WatchedListed, segments);
     }
 
-    /// Maps each segment at a constant offset. Returns false, with nothing mapped, if that cannot
-    /// be done for all of them.
+    /// Counts segments that were mapped exactly.
+    pub(super) fn count_exact(&self, backend: &B, place: exact::Place, extent: Extent) {
+        let window = window_of(place.arena);
+
+        backend.count(Counter::Maps, extent.segments);
+        backend.count(Counter::Misses, extent.segments);
+        backend.count(Counter::In(Flow::Pages(window)), extent.pages);
+    }
+
+    /// Maps each segment at a constant offset, by `map`. Returns false, with nothing mapped, if that
+    /// cannot be done for all of them.
     fn map_each<L: List>(
         &self,
         backend: &B,
         list: &mut L,
-        access: Access,
-        reach: Reach,
+        map: impl Fn(Buffer) -> Result<Mapped, OutOfMemory>,
     ) -> Result<bool, OutOfMemory> {
-        let kind = self.current();
         let (mut hits, mut misses) = (0, 0);
         let mut result = Ok(true);
 
         for segment in list.segments() {
-            let buffer = segment.buffer();
-            let mapped = match kind {
-                Kind::Premapped => Ok(self
-                    .premapped
-                    .map(backend, buffer, reach.limit)
-                    .map_or(Mapped::Fallback, |iova| Mapped::At(iova, Served::Hit))),
-                Kind::Pool => Ok(self.pool.map_segment(backend, buffer, access, reach)),
-                _ => self.counted.map(backend, buffer, access, reach.limit),
-            };
-
-            match mapped {
+            match map(segment.buffer()) {
                 Ok(Mapped::At(iova, served)) => {
                     segment.assign(iova);
                     match served {
@@ -795,12 +855,10 @@ impl<B: Backend> Engine<B> {
 
         if result != Ok(true) {
             for segment in list.segments().take(hits + misses) {
-                match kind {
-                    Kind::Pool => {
-                        let (iova, len) = segment.assigned();
+                let (iova, len) = segment.assigned();
 
-                        self.pool.cancel(backend, iova, len);
-                    }
+                match self.layout.window(iova) {
+                    Window::Pool => self.pool.cancel(backend, iova, len),
                     _ => self.unmap_offset(backend, segment.mapped()),
                 }
             }
@@ -848,10 +906,10 @@ impl<B: Backend> Engine<B> {
             return backend.count(Counter::Unmaps, segments);
         }
 
-        if let Some((whole, extent)) = exact::whole(list) {
-            backend.count(Counter::Unmaps, extent.segments);
-            backend.count(Counter::Out(Flow::Pages(window)), extent.pages);
-            if extent.pages == whole.pages {
+        if let Some((whole, segments, pages)) = exact::whole(list) {
+            backend.count(Counter::Unmaps, segments);
+            backend.count(Counter::Out(Flow::Pages(window)), pages);
+            if pages == whole.pages {
                 self.release(backend, window, whole, core::iter::once(whole));
             } else {
                 self.release(backend, window, whole, exact::mapped_runs(list));

@@ -80,6 +80,15 @@ impl Kind {
         self.keeps() || matches!(self, Self::Batched)
     }
 
+    /// Whether a list, and what `dma_map_multi()` is given, is mapped exactly, as one.
+    #[inline(always)]
+    pub const fn maps_lists_exactly(self) -> bool {
+        matches!(
+            self,
+            Self::Strict | Self::Deferred | Self::Batched | Self::Contiguous
+        )
+    }
+
     /// The strategy whose number is `number`.
     #[inline]
     pub(super) const fn from_number(number: u8) -> Self {

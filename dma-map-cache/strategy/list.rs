@@ -31,3 +31,12 @@ pub trait List {
     /// Walks the entries in order. There is at least one.
     fn segments(&mut self) -> impl Iterator<Item = &mut Self::Segment>;
 }
+
+impl<S: Segment> List for &mut [S] {
+    type Segment = S;
+
+    #[inline]
+    fn segments(&mut self) -> impl Iterator<Item = &mut S> {
+        self.iter_mut()
+    }
+}

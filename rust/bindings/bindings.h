@@ -6,6 +6,8 @@
 
 #include <linux/dma-map-ops.h>
 #include <linux/iova.h>
+#include <linux/kthread.h>
 
+#include "../../dma-map-cache/include/linux/dma-map-multi.h"
 #include "../../dma-map-cache/trace.h"
 #include "../helpers/helpers.h"

@@ -11,6 +11,7 @@
 #include "dma-mapping.c"
 #include "interrupt.c"
 #include "iommu.c"
+#include "kthread.c"
 #include "mm.c"
 #include "pci.c"
 #include "percpu.c"

@@ -48,6 +48,12 @@ void pdio_iommu_iotlb_sync(struct iommu_domain *domain,
 			   struct iommu_iotlb_gather *gather);
 void pdio_iommu_put_pages(struct iommu_pages_list *list);
 
+/* kthread.c */
+unsigned int pdio_num_online_cpus(void);
+struct task_struct *pdio_kthread_run_on_nth_cpu(int (*func)(void *data),
+						void *data, unsigned int n);
+void pdio_cond_resched(void);
+
 /* mm.c */
 bool pdio_is_vmalloc_addr(const void *addr);
 void *pdio_vzalloc(unsigned long size);

@@ -204,6 +204,36 @@ impl LockedDevice<'_> {
     }
 }
 
+impl LockedDevice<'_> {
+    /// The device, if a driver is bound to it, which stays so.
+    pub fn bound(&self) -> Option<BoundDevice<'_>> {
+        // INVARIANT: No driver is unbound while the lock is held.
+        self.is_bound().then(|| BoundDevice {
+            device: self.device.clone(),
+            _bound: PhantomData,
+        })
+    }
+}
+
+/// A device that a driver is bound to, so that it can do DMA. Unlike the lock it can be shared with
+/// other threads.
+///
+/// # Invariants
+///
+/// A driver is bound to the device for `'a`.
+pub struct BoundDevice<'a> {
+    device: DmaDevice,
+    _bound: PhantomData<&'a ()>,
+}
+
+impl core::ops::Deref for BoundDevice<'_> {
+    type Target = DmaDevice;
+
+    fn deref(&self) -> &DmaDevice {
+        &self.device
+    }
+}
+
 impl core::ops::Deref for LockedDevice<'_> {
     type Target = DmaDevice;
 

@@ -44,6 +44,7 @@ use crate::{
         DmaDevice,
         LockedDevice, //
     },
+    dma_map_multi::Buffer,
     scatterlist::EntryList, //
 };
 
@@ -67,6 +68,18 @@ impl Direction {
     pub const TO_DEVICE: Self = Self(bindings::dma_data_direction_DMA_TO_DEVICE);
     /// The device writes.
     pub const FROM_DEVICE: Self = Self(bindings::dma_data_direction_DMA_FROM_DEVICE);
+
+    /// A direction that C has checked.
+    #[inline(always)]
+    pub(crate) const fn from_raw(direction: bindings::dma_data_direction) -> Self {
+        Self(direction)
+    }
+
+    /// The number of `enum dma_data_direction`.
+    #[inline(always)]
+    pub(crate) const fn as_raw(self) -> bindings::dma_data_direction {
+        self.0
+    }
 }
 
 /// An address for a device.
@@ -86,6 +99,12 @@ impl DmaAddress {
 pub struct Masks(*mut bindings::device);
 
 impl Masks {
+    /// Those of a device that is valid during the call, and has a mask.
+    #[inline(always)]
+    pub(crate) const fn of(dev: *mut bindings::device) -> Self {
+        Self(dev)
+    }
+
     /// The last address that the device can send.
     #[inline(always)]
     pub fn streaming(self) -> u64 {
@@ -181,6 +200,29 @@ pub trait DmaMapOps: Send + Sync {
 
     /// Lets the CPU see what the device has written to `len` bytes of a mapping.
     fn sync_for_cpu(&self, dma_address: DmaAddress, len: u64);
+
+    /// Maps all buffers and sets their addresses, so that each can be unmapped on its own.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`: nothing is mapped.
+    fn map_multi(&self, masks: Masks, buffers: &mut [Buffer], direction: Direction) -> Result;
+
+    /// Keeps all buffers mapped, so that each map of them is a hit, until they are released.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the device is not trusted, `ENOSPC` if it would be more than the budget, `ERANGE`
+    /// if the device cannot reach them, `EAGAIN` if a page is being mapped or withdrawn at this
+    /// moment, `ENOMEM`: none is retained.
+    fn retain(&self, masks: Masks, buffers: &[Buffer], direction: Direction) -> Result;
+
+    /// Ends what [`DmaMapOps::retain`] began for these buffers.
+    fn release_retained(&self, buffers: &[Buffer], direction: Direction);
+
+    /// Takes down buffers that were mapped by [`DmaMapOps::map_multi`] or [`DmaMapOps::map`], in
+    /// any grouping.
+    fn unmap_multi(&self, buffers: &mut [Buffer]);
 
     /// Maps pieces of memory or registers, one after the other in IOVA space, for long. Returns
     /// the address of the first byte, not above `limit`, or [`DmaAddress::MAPPING_ERROR`].
@@ -358,13 +400,33 @@ impl<T: DmaMapOps> DmaOps<T> {
         }
     }
 
+    /// Whether a `Self` is installed under a device.
+    ///
+    /// # Safety
+    ///
+    /// The device is valid.
+    #[inline]
+    pub(crate) unsafe fn is_installed(dev: *const bindings::device) -> bool {
+        // SAFETY: By the safety requirement; operations are valid while they are installed.
+        let map_sg = unsafe {
+            (*dev)
+                .dma_ops
+                .cast::<bindings::dma_map_ops>()
+                .as_ref()
+                .and_then(|operations| operations.map_sg)
+        };
+
+        // Of all operations in the system only ours have this function.
+        map_sg.is_some_and(|map_sg| map_sg as usize == Self::map_sg as usize)
+    }
+
     /// The object that a device's calls go to.
     ///
     /// # Safety
     ///
     /// A `Self` is installed under the device, and stays so for `'a`.
     #[inline(always)]
-    unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
+    pub(crate) unsafe fn of<'a>(dev: *mut bindings::device) -> &'a Self {
         // SAFETY: By the safety requirement the operations of the device are a table of a `Self`.
         // Whichever it is, the tables begin at the boundary before it.
         unsafe {

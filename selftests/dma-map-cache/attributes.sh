@@ -143,6 +143,7 @@ add_case 'deferred_max_unmaps' number deferred_max_unmaps 256 1 1024 1
 add_case 'deferred_max_us' number deferred_max_us 10000 100 1000000 1
 add_case 'cached_budget_bytes' number cached_budget_bytes 67108864 0 1099511627776 4096
 add_case 'cached_max_age_ms' number cached_max_age_ms 10000 1 3600000 1
+add_case 'retain_budget_bytes' number retain_budget_bytes 67108864 0 1099511627776 4096
 add_case 'persistent_cap_bytes' number persistent_cap_bytes 1073741824 0 1099511627776 4096
 add_case 'pool_min_bytes' number pool_min_bytes 1048576 0 268435456 65536
 add_case 'pool_max_bytes' number pool_max_bytes 67108864 0 268435456 65536

@@ -598,6 +598,7 @@ errno_of()
 	*'Device or resource busy' | *'Resource busy') echo EBUSY ;;
 	*'No such device') echo ENODEV ;;
 	*'No such file or directory') echo ENOENT ;;
+	*'No space left on device') echo ENOSPC ;;
 	*'Operation not supported' | *'Not supported') echo EOPNOTSUPP ;;
 	*'Permission denied') echo EACCES ;;
 	*'Operation not permitted') echo EPERM ;;
@@ -631,10 +632,26 @@ need_bench()
 		skip 'needs the module dma_map_bench'
 }
 
-# bench ADDRESS API BATCH TURNS LAYOUT: maps and unmaps BATCH * (TURNS + 1) pages, for it warms up.
+# bench ADDRESS API BATCH TURNS LAYOUT [OPTION...]: maps and unmaps BATCH * (TURNS + 1) pages, for it warms up.
 bench()
 {
 	echo "$*" >/sys/module/dma_map_bench/bench/run || fail "dma_map_bench does not take '$*'"
+}
+
+# --- A driver that calls dma_map_multi() ---------------------------------------
+
+# The devices of e1000e_multi, which is e1000e with dma-map-cache/drivers/e1000e.patch, are those of e1000e.
+multi_e1000e()
+{
+	find "/lib/modules/$(uname -r)/" -name e1000e_multi.ko | grep -q . || skip 'needs the module e1000e_multi'
+	rmmod e1000e
+	modprobe e1000e_multi
+}
+
+stock_e1000e()
+{
+	rmmod e1000e_multi
+	modprobe e1000e
 }
 
 # --- Tracing -----------------------------------------------------------------
@@ -706,6 +723,7 @@ clean_up()
 	sed 's/ .*//' $module/devices | while read -r address; do
 		[ -z "$address" ] || echo "$address" >$module/detach
 	done
+	[ ! -e /sys/module/e1000e_multi ] || stock_e1000e
 	expect_no_faults
 	for address in $all_devices; do
 		[ -e "$bus/devices/$address" ] || echo 1 >$bus/rescan
@@ -723,8 +741,9 @@ finish()
 {
 	status=$?
 	(set -eu && clean_up) </dev/null || true
-	[ -z "$loaded_here" ] || rmmod dma_map_cache || true
+	# It calls dma_map_multi(), so it goes first.
 	[ ! -e /sys/module/dma_map_bench ] || rmmod dma_map_bench || true
+	[ -z "$loaded_here" ] || rmmod dma_map_cache || true
 	rm -rf "$scratch"
 	exit $status
 }

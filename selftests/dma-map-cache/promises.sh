@@ -95,7 +95,7 @@ counted()
 
 	calls=$(($4 + 1))
 	buffers=$(($3 * calls))
-	[ "$2" = sg ] || calls=$buffers
+	[ "$2" != page ] || calls=$buffers
 	is maps "$(grown maps)" $buffers
 	is unmaps "$(grown unmaps)" $buffers
 	is fallbacks "$(grown fallbacks)" 0
@@ -536,6 +536,8 @@ if [ -n "$pairs" ]; then
 		add_case "$strategy: runs of 64 pages, counted" counted "$strategy" page 64 10 contiguous
 		add_case "$strategy: lists of 32 scattered pages, counted" counted "$strategy" sg 32 20 scattered
 		add_case "$strategy: lists of 64 contiguous pages, counted" counted "$strategy" sg 64 10 contiguous
+		add_case "$strategy: dma_map_multi of 32 scattered pages, counted" counted "$strategy" multi 32 20 scattered
+		add_case "$strategy: dma_map_multi of 64 contiguous pages, counted" counted "$strategy" multi 64 10 contiguous
 	done
 	add_case 'pool: limits' pool_limits
 fi

@@ -22,6 +22,7 @@ use super::sg::SgList;
 use super::{fault, thread};
 use crate::strategy::address::{Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT};
 use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::blocks::{BLOCK_BYTES, BLOCK_PAGES};
 use crate::strategy::contiguous::MAX_PAGES;
 use crate::strategy::counter::{Counter, Flow};
 use crate::strategy::engine::Reach;
@@ -45,6 +46,8 @@ pub struct Live {
     target: Target,
     /// The last address that the device could send then.
     limit: u64,
+    /// What no segment of a list may cross, less one.
+    boundary_mask: u64,
     /// Where the device finds what.
     segments: Vec<(Iova, Buffer)>,
 }
@@ -386,6 +389,7 @@ impl Driver {
                 access,
                 target: Target::Memory,
                 limit: this.reach.limit,
+                boundary_mask: u64::MAX,
                 segments: vec![(iova, buffer)],
             })
         })?;
@@ -432,6 +436,7 @@ impl Driver {
                 access,
                 target: Target::Memory,
                 limit: this.reach.limit,
+                boundary_mask,
                 segments: segments.collect(),
                 call: Call::List(list),
             })
@@ -468,6 +473,7 @@ impl Driver {
                 access,
                 target,
                 limit: this.reach.limit,
+                boundary_mask: u64::MAX,
                 segments,
             };
 
@@ -495,6 +501,7 @@ impl Driver {
                 Window::Contiguous
             }
             _ if self.reach.limit < self.layout.last(Window::Exact) => Window::Low,
+            _ if live.pages() > BLOCK_PAGES || live.boundary_mask < BLOCK_BYTES - 1 => Window::Low,
             Call::List(_) if Self::at_offset(self.engine.current(), true) => Window::Low,
             Call::Single if Self::at_offset(self.engine.current(), false) => Window::Low,
             _ => Window::Exact,

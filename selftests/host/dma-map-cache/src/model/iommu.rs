@@ -24,6 +24,7 @@ use super::sparse::SparseTable;
 use super::thread::{self, ensure};
 use crate::strategy::address::{Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE};
 use crate::strategy::backend::{self, Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::blocks::BLOCK_PAGES;
 use crate::strategy::counter::Counter;
 
 /// Pages in a large page.
@@ -181,6 +182,41 @@ impl State {
             Arena::Low => &mut self.low,
             Arena::Exact => &mut self.exact,
             Arena::Contiguous => &mut self.contiguous,
+        }
+    }
+
+    /// Gives back any part of what was taken, which may be from several calls.
+    fn free_exact(&mut self, range: PageRange) {
+        let mut at = pages(range);
+
+        while !at.is_empty() {
+            let found = self
+                .exact
+                .range(..=at.start)
+                .next_back()
+                .map(|(&start, &old)| (start, old))
+                .filter(|(start, old)| at.start < start + old.pages);
+
+            ensure(found.is_some(), || {
+                format!("gives back IOVA page {:#x}, which was not taken", at.start)
+            });
+
+            let Some((start, old)) = found else {
+                return;
+            };
+            let old_end = start + old.pages;
+            let end = at.end.min(old_end);
+
+            self.exact.remove(&start);
+            for part in [start..at.start, end..old_end] {
+                if !part.is_empty() {
+                    let pages = part.end - part.start;
+
+                    self.exact
+                        .insert(part.start, Allocation { id: old.id, pages });
+                }
+            }
+            at.start = end;
         }
     }
 
@@ -649,6 +685,13 @@ impl Backend for Iommu {
             end = end.min(start);
         }
 
+        if arena == Arena::Exact {
+            ensure(
+                pages <= BLOCK_PAGES && limit >= self.layout.last(window),
+                || format!("wants {pages} pages up to {limit:#x} of the exact window"),
+            );
+        }
+
         let Some(start) = found.or_else(|| fit(first, end)) else {
             fault::refuse();
             return None;
@@ -666,13 +709,18 @@ impl Backend for Iommu {
 
     fn free_iova(&self, arena: Arena, range: PageRange) {
         let mut state = self.state();
-        let old = state
-            .arena_mut(arena)
-            .remove(&(range.start.0 >> PAGE_SHIFT));
+        match arena {
+            Arena::Low | Arena::Contiguous => {
+                let old = state
+                    .arena_mut(arena)
+                    .remove(&(range.start.0 >> PAGE_SHIFT));
 
-        ensure(old.is_some_and(|old| old.pages == range.pages), || {
-            format!("gives back {range:x?} of {arena:?}, which has {old:x?} there")
-        });
+                ensure(old.is_some_and(|old| old.pages == range.pages), || {
+                    format!("gives back {range:x?} of {arena:?}, which has {old:x?} there")
+                });
+            }
+            Arena::Exact => state.free_exact(range),
+        }
         for page in pages(range) {
             let reachable = (state.table.get(&page), state.stale.get(&page));
 

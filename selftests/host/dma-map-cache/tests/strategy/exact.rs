@@ -4,32 +4,45 @@
 
 use dma_map_cache_host::model::sg::SgList;
 use dma_map_cache_host::strategy::address::{
-    Buffer, Iova, Layout, PageRange, Phys, PAGE_SHIFT, PAGE_SIZE,
+    Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE,
 };
 use dma_map_cache_host::strategy::backend::{Access, Arena, Target};
-use dma_map_cache_host::strategy::exact::{map_list, mapped_runs, whole, Place};
+use dma_map_cache_host::strategy::exact::{
+    map_list, mapped_runs, whole, Extent, Place, Unmapped, Use,
+};
+use dma_map_cache_host::strategy::list::List;
 use dma_map_cache_host::strategy::Kind;
 use proptest::prelude::*;
 
 use crate::machine::{driver, driver_with, iommu, pages, LAST};
 
-/// Places a list and returns its ranges, as offsets from the first page.
+/// Places a list in the low window and returns its ranges, as offsets from the first page.
 fn place(list: &mut SgList, boundary_mask: u64) -> Vec<(u64, u64)> {
     let (iommu, layout) = iommu(LAST);
     let place = Place {
-        arena: Arena::Exact,
-        limit: layout.last(dma_map_cache_host::strategy::address::Window::Exact),
+        arena: Arena::Low,
+        limit: layout.last(Window::Low),
         boundary_mask,
     };
+    let extent = Extent::of(list.segments());
 
-    map_list(&iommu, place, list, Access::Read, Target::Memory).unwrap();
+    let purpose = Use {
+        access: Access::Read,
+        target: Target::Memory,
+        unmapped: Unmapped::Together,
+    };
 
-    let (all, extent) = whole(list).unwrap();
+    map_list(&iommu, place, list, extent, purpose).unwrap();
 
-    assert_eq!(extent.segments, list.0.len() as u64);
-    assert_eq!(extent.pages, iommu.calls().pte_updates);
+    let (all, segments, pages) = whole(list).unwrap();
+
     assert_eq!(
-        iommu.allocations(Arena::Exact)[&(all.start.0 >> PAGE_SHIFT)].pages,
+        (segments, pages),
+        (list.0.len() as u64, iommu.calls().pte_updates)
+    );
+    assert_eq!((extent.segments, extent.pages), (segments, pages));
+    assert_eq!(
+        iommu.allocations(Arena::Low)[&(all.start.0 >> PAGE_SHIFT)].pages,
         all.pages,
         "what unmap takes for the whole is not what map allocated"
     );
@@ -160,8 +173,6 @@ fn narrow_devices_get_low_addresses() {
 /// A device that just cannot reach the last byte of the window of the exact strategies.
 #[test]
 fn the_exact_window_is_for_devices_that_reach_all_of_it() {
-    use dma_map_cache_host::strategy::address::Window;
-
     let layout = Layout::new(LAST).unwrap();
     let last = layout.last(Window::Exact);
 

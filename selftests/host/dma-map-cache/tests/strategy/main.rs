@@ -4,6 +4,7 @@
 
 mod address;
 mod auto;
+mod blocks;
 mod cached;
 mod contiguous;
 mod deferred;
@@ -11,8 +12,10 @@ mod exact;
 mod exposure;
 mod faults;
 mod machine;
+mod multi;
 mod names;
 mod pool;
 mod premapped;
 mod properties;
+mod retained;
 mod threads;
