@@ -276,6 +276,7 @@ impl<B: Backend> Auto<B> {
 
     /// Watches a buffer that is mapped, one by one or in a list. Not called for the fastest path of
     /// a strategy that keeps pages: there hits and misses tell the same.
+    #[inline(never)]
     pub fn watch(&self, backend: &B, buffer: Buffer) {
         backend.count(Counter::WatchedBuffers, 1);
         backend.count(Counter::WatchedBytes, buffer.len);

@@ -387,10 +387,12 @@ impl<B: Backend> Engine<B> {
         self.contiguous.end_batch(backend, cpu);
     }
 
-    /// Maps a buffer of memory if it is the simplest hit of a strategy that keeps pages: it lies within one page that
-    /// is mapped already. Everything else, and what [`None`] was returned for, is for
-    /// [`Engine::map`].
+    /// Maps a buffer of memory if it is the simplest hit of a strategy that keeps pages: it lies
+    /// within one page that is mapped already. Everything else, and what [`None`] was returned for,
+    /// is for [`Engine::map`].
     ///
+    /// Does not ask whether such a strategy is current: a call that is late finds no page but those
+    /// in use, which the device can reach anyway, and its unmap withdraws the page if it is the last.
     /// Apart from it because this is all that most maps come to: it calls nothing, so that it needs
     /// no stack frame.
     #[inline(always)]
@@ -401,10 +403,6 @@ impl<B: Backend> Engine<B> {
         may_write: bool,
         limit: u64,
     ) -> Option<Iova> {
-        if !self.current().keeps() {
-            return None;
-        }
-
         self.counted
             .map_hit(backend, buffer, Counted::<B>::window_for(may_write), limit)
     }
@@ -642,8 +640,14 @@ impl<B: Backend> Engine<B> {
         limit: u64,
         align_mask: u64,
     ) -> Option<Iova> {
-        self.pool
-            .map_hit(backend, buffer, access, limit, align_mask)
+        let iova = self
+            .pool
+            .map_hit(backend, buffer, access, limit, align_mask)?;
+
+        if self.is_automatic() {
+            self.auto.watch(backend, buffer);
+        }
+        Some(iova)
     }
 
     /// As [`Engine::unmap_cached_hit`], for all that `pool` has mapped.
