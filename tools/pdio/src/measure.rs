@@ -317,7 +317,8 @@ impl Session<'_> {
                 for (workload, times) in timed {
                     self.step(&format!("{label}, {}, counted", workload.key()))?;
                     let text = self.pass(&mut guest, *strategy, workload, true)?;
-                    let counts = Counts::parse(workload, &text)?;
+                    let ops = times.ops.unwrap_or(workload.ops);
+                    let counts = Counts::parse(workload, &text)?.in_pass_of(ops);
                     records.push(Record {
                         strategy: strategy.name().into(),
                         round,
@@ -505,6 +506,8 @@ fn enter(guest: &mut Guest, strategy: Strategy, group: Group) -> Result<()> {
 /// What the timed pass of a workload said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Times {
+    /// Operations, if the program chooses their number.
+    ops: Option<u64>,
     elapsed_ns: u64,
     busy_ns: u64,
 }
@@ -517,6 +520,7 @@ impl Times {
                 bail!("fio made {} windows, not three", windows.len());
             };
             return Ok(Self {
+                ops: None,
                 elapsed_ns: run.elapsed_ns.saturating_sub(hooks.elapsed_ns),
                 busy_ns: run.busy_ns.saturating_sub(hooks.busy_ns),
             });
@@ -528,13 +532,19 @@ impl Times {
                 bail!("the micro-benchmark did another number of pairs");
             }
             return Ok(Self {
+                ops: None,
                 elapsed_ns: cycles,
                 busy_ns: cycles,
             });
         }
-        text.lines()
+        let window = text
+            .lines()
             .find_map(Self::window)
-            .context("the guest did not say how long it took")
+            .context("the guest did not say how long it took")?;
+        Ok(Self {
+            ops: ops_done(workload, &values)?,
+            ..window
+        })
     }
 
     /// A line of `pdio-load`.
@@ -543,9 +553,21 @@ impl Times {
         let elapsed_ns = number(&values, "elapsed_ns").ok()?;
         let idle_ns = number(&values, "idle_ns").ok()?;
         Some(Self {
+            ops: None,
             elapsed_ns,
             busy_ns: elapsed_ns.saturating_sub(idle_ns),
         })
+    }
+}
+
+/// How many operations a pass had, if its program chose their number.
+fn ops_done(workload: &Workload, values: &BTreeMap<&str, u64>) -> Result<Option<u64>> {
+    let Program::Iperf(_) = workload.program else {
+        return Ok(None);
+    };
+    match number(values, "received")? / workload.bytes {
+        0 => bail!("iperf3 has transferred nothing"),
+        ops => Ok(Some(ops)),
     }
 }
 
@@ -558,6 +580,8 @@ struct Counts {
     pte_updates: u64,
     hits: u64,
     misses: u64,
+    /// Operations, if the program chooses their number.
+    ops: Option<u64>,
 }
 
 impl Counts {
@@ -586,7 +610,25 @@ impl Counts {
             pte_updates: count("pte_bytes")? / 4096,
             hits: count("hits")?,
             misses: count("misses")?,
+            ops: ops_done(workload, &values(text))?,
         })
+    }
+
+    /// As many as there were in a pass of `ops` operations.
+    fn in_pass_of(self, ops: u64) -> Self {
+        let Some(own) = self.ops else {
+            return self;
+        };
+        let scale = |count: u64| (count as f64 * ops as f64 / own as f64).round() as u64;
+        Self {
+            invalidations: scale(self.invalidations),
+            maps: scale(self.maps),
+            unmaps: scale(self.unmaps),
+            pte_updates: scale(self.pte_updates),
+            hits: scale(self.hits),
+            misses: scale(self.misses),
+            ops: Some(ops),
+        }
     }
 }
 
@@ -599,10 +641,12 @@ fn command(workload: &Workload, counted: bool) -> String {
         Program::Load(kind) => {
             format!("{hook}{IN_FIRST} pdio-load {kind} {SERVER} {bytes} {ops} {warmup}")
         }
-        Program::Iperf => format!(
-            "{hook}{IN_FIRST} pdio-load watch - iperf3 --client {} --bytes {} --length {bytes}",
+        // The last sum is that of the receiver.
+        Program::Iperf(seconds) => format!(
+            "rm -f /run/iperf && {hook}{IN_FIRST} pdio-load watch - iperf3 --client {} \
+             --time {seconds} --length {bytes} --json --logfile /run/iperf && \
+             sed -n 's/.*\"bytes\":[^0-9]*\\([0-9]*\\).*/received=\\1/p' /run/iperf | tail -n 1",
             SERVER.split(':').next().unwrap_or_default(),
-            bytes * ops
         ),
         Program::Fio(rw) => {
             let address = workload.devices.first().copied().unwrap_or_default();
@@ -673,9 +717,8 @@ fn record(workload: &Workload, clock: Clock, times: Times, counts: Counts) -> Re
         Clock::Instructions => times.busy_ns,
         Clock::Wall => times.elapsed_ns,
     };
-    let Workload {
-        ops, bytes, unit, ..
-    } = *workload;
+    let Workload { bytes, unit, .. } = *workload;
+    let ops = times.ops.unwrap_or(workload.ops);
     Record {
         workload: workload.name.into(),
         device: workload.devices.join(" "),
@@ -792,6 +835,7 @@ mod tests {
             pte_updates: 5,
             hits: 0,
             misses: 5,
+            ops: None,
         };
         assert_eq!(counts, expected);
         assert!(Counts::parse(&named("udp"), &line(1)).is_err());
@@ -802,10 +846,36 @@ mod tests {
     }
 
     #[test]
+    fn iperf3_says_how_much_it_did_and_counts_are_brought_to_that() {
+        let workload = &named("tcp-iperf3");
+        let text = format!("elapsed_ns=9 idle_ns=1\nreceived={}\n", workload.bytes * 30);
+        let times = Times::parse(workload, &text).unwrap();
+        assert_eq!((times.ops, times.busy_ns), (Some(30), 8));
+        assert!(Times::parse(workload, "elapsed_ns=9 idle_ns=1\n").is_err());
+
+        let counts = Counts {
+            maps: 50,
+            ops: Some(10),
+            ..Counts::default()
+        };
+        assert_eq!(counts.in_pass_of(30).maps, 150);
+        assert_eq!(
+            Counts {
+                maps: 50,
+                ..Counts::default()
+            }
+            .in_pass_of(30)
+            .maps,
+            50
+        );
+    }
+
+    #[test]
     fn what_hooks_cost_is_subtracted() {
         let text = "elapsed_ns=9 idle_ns=9\nelapsed_ns=100 idle_ns=20\nelapsed_ns=10 idle_ns=2\n";
         let times = Times::parse(&named("nvme-read"), text).unwrap();
         let expected = Times {
+            ops: None,
             elapsed_ns: 90,
             busy_ns: 72,
         };
@@ -825,6 +895,7 @@ mod tests {
     fn throughput_is_work_by_busy_instructions_or_by_wall_time() {
         let workload = &named("udp");
         let times = Times {
+            ops: None,
             elapsed_ns: workload.ops * 2000,
             busy_ns: workload.ops * 1000,
         };

@@ -175,8 +175,10 @@ impl Unit {
 pub enum Program {
     /// `pdio-load KIND`, from the first namespace to the second.
     Load(&'static str),
-    /// `iperf3`, as a witness that does not share our code.
-    Iperf,
+    /// `iperf3` for so many seconds, as a witness that does not share our code. It notices once
+    /// a second that it has sent what it was told to, and spins until then; so it is told the time,
+    /// and says how much it has sent.
+    Iperf(u32),
     /// `fio --rw=KIND`.
     Fio(&'static str),
     /// `dma_map_bench.ko`: so many pages mapped, then unmapped.
@@ -236,7 +238,7 @@ const NETWORK: Workload = Workload {
     group: Group::Message,
     devices: &E1000E,
     driver: "e1000e",
-    program: Program::Iperf,
+    program: Program::Iperf(1),
     bytes: 0,
     ops: 0,
     unit: Unit::Megabits,
@@ -355,9 +357,9 @@ pub const WORKLOADS: [Workload; 23] = [
         name: "tcp-iperf3",
         title: "TCP stream by iperf3, for comparison with ours",
         group: Group::Stream,
-        program: Program::Iperf,
+        program: Program::Iperf(1),
         bytes: 65536,
-        ops: 192,
+        ops: 1,
         demo: false,
         ..NETWORK
     },
