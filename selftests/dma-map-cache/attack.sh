@@ -25,9 +25,9 @@ done
 promises_of()
 {
 	awk -v strategy="$1" '
-		$1 == "strategy" { for (i = 2; i <= NF; i++) column[i] = $i; next }
-		length(column) && $1 == strategy { for (i = 2; i <= NF; i++) print column[i], $i; exit }
-		length(column) && NF == 0 { exit }' "$promises"
+		$1 == "strategy" { for (i = 2; i <= NF; i++) column[i] = $i; found = 1; next }
+		found && $1 == strategy { for (i = 2; i <= NF; i++) print column[i], $i; exit }
+		found && NF == 0 { exit }' "$promises"
 }
 
 # promise COLUMN: sets `expected`.
