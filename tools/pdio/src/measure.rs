@@ -22,7 +22,7 @@ use crate::interrupt;
 use crate::progress::Progress;
 use crate::qemu::{self, AHCI, Accel, Console, Disks, Iommu, Machine, NVME};
 use crate::results::{ContentCheck, Record};
-use crate::scenario::{Group, Program, Strategy, Workload};
+use crate::scenario::{Group, Pairs, Program, Strategy, Workload};
 
 /// What the clock of the guest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -674,11 +674,18 @@ fn command(workload: &Workload, counted: bool) -> String {
                 job("nothing", 1),
             )
         }
-        Program::Pairs(batch) => {
+        Program::Pairs(Pairs {
+            api,
+            batch,
+            layout,
+            options,
+        }) => {
             let address = workload.devices.first().copied().unwrap_or_default();
             let bench = "/sys/module/dma_map_bench/bench";
             let go = |iterations: u64| {
-                format!("echo '{address} page {batch} {iterations} contiguous' >{bench}/run")
+                format!(
+                    "echo '{address} {api} {batch} {iterations} {layout}{options}' >{bench}/run"
+                )
             };
             let iterations = ops / u64::from(batch);
             let (before, after) = if counted {

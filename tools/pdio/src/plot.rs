@@ -16,8 +16,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, FontTransform, register_font};
 
 use crate::results::Record;
-use crate::scenario::{Strategy, WORKLOADS};
-use crate::table::Slice;
+use crate::scenario::{LIVE, Strategy, WORKING_SET, WORKLOADS};
+use crate::table::{Slice, hit_rate};
 
 const FONT: &str = "sans-serif";
 const FONT_FILES: [&str; 2] = [
@@ -64,6 +64,34 @@ pub fn all(dir: &Path, records: &[Record]) -> Result<Vec<PathBuf>> {
             figures.push((format!("throughput-{name}"), Figure::Sweep(sweep)));
         }
     }
+    for (name, curve) in [
+        (
+            "hit-rate-working-set",
+            Curve::new(
+                records,
+                WORKING_SET,
+                ("Hits by working set", "working set", "hits, %"),
+                hit_rate,
+            ),
+        ),
+        (
+            "instructions-live-pages",
+            Curve::new(
+                records,
+                LIVE,
+                (
+                    "Cost of a map and unmap by what is mapped already",
+                    "mapped all the time",
+                    "instructions per pair",
+                ),
+                |record| record.instructions_per_op,
+            ),
+        ),
+    ] {
+        if let Some(curve) = curve {
+            figures.push((name.into(), Figure::Curve(curve)));
+        }
+    }
     if let Some(bars) = Bars::new(records) {
         figures.push(("invalidations-per-megabyte".into(), Figure::Bars(bars)));
     }
@@ -84,6 +112,7 @@ pub fn all(dir: &Path, records: &[Record]) -> Result<Vec<PathBuf>> {
 fn save<DB: DrawingBackend>(figure: &Figure, canvas: Canvas<DB>, path: &Path) -> Result<()> {
     let drawn = match figure {
         Figure::Sweep(sweep) => sweep.draw(&canvas),
+        Figure::Curve(curve) => curve.draw(&canvas),
         Figure::Bars(bars) => bars.draw(&canvas),
     };
     drawn
@@ -118,6 +147,7 @@ fn broken(error: impl std::fmt::Display) -> anyhow::Error {
 
 enum Figure {
     Sweep(Sweep),
+    Curve(Curve),
     Bars(Bars),
 }
 
@@ -282,7 +312,9 @@ fn tick_label(value: f64) -> String {
 }
 
 fn size_label(bytes: u64) -> String {
-    if bytes >= 1024 && bytes % 1024 == 0 {
+    if bytes >= 1 << 20 && bytes % (1 << 20) == 0 {
+        format!("{} MiB", bytes >> 20)
+    } else if bytes >= 1024 && bytes % 1024 == 0 {
         format!("{} KiB", bytes / 1024)
     } else {
         format!("{bytes} B")
@@ -485,6 +517,127 @@ impl Sweep {
             canvas.line(&[(right - 8.0, from), (right + 8.0, at)], GRID, 1.0)?;
             canvas.marker(strategy, (right + 16.0, at), 4.5)?;
             canvas.text(strategy.name(), (right + 27.0, at), 13.0, INK, LEFT)?;
+        }
+        Ok(())
+    }
+}
+
+/// A figure of each strategy against the size of a workload.
+struct Curve {
+    title: &'static str,
+    across: &'static str,
+    up: &'static str,
+    note: String,
+    sizes: Vec<u64>,
+    lines: Vec<(Strategy, Vec<Point>)>,
+}
+
+impl Curve {
+    fn new(
+        records: &[Record],
+        workload: &str,
+        (title, across, up): (&'static str, &'static str, &'static str),
+        figure: fn(&Record) -> Option<f64>,
+    ) -> Option<Self> {
+        let of = |record: &&Record| record.workload == workload;
+        let first = records.iter().find(of)?;
+        let mut sizes: Vec<u64> = records
+            .iter()
+            .filter(of)
+            .filter(|record| record.clock == first.clock)
+            .map(|record| record.message_bytes)
+            .collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        if sizes.len() < 3 {
+            return None;
+        }
+        let lines = Strategy::ALL.into_iter().filter_map(|strategy| {
+            let points: Vec<Point> = sizes
+                .iter()
+                .filter_map(|size| {
+                    let slice = Slice::new(records, workload, *size, &first.clock);
+                    let value = slice.summary(strategy, figure)?.median;
+                    Some((*size as f64, value))
+                })
+                .collect();
+            (!points.is_empty()).then_some((strategy, points))
+        });
+        let lines: Vec<_> = lines.collect();
+        (!lines.is_empty()).then(|| Self {
+            title,
+            across,
+            up,
+            note: note(first),
+            sizes,
+            lines,
+        })
+    }
+
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()> {
+        canvas.clear()?;
+        let left = Pos::new(HPos::Left, VPos::Center);
+        canvas.text(self.title, (24.0, 28.0), 20.0, INK, left)?;
+        canvas.text(&self.note, (24.0, 54.0), 13.0, FAINT, left)?;
+
+        let (bottom, top) = (490.0, 105.0);
+        let (from, to) = (86.0, 1010.0);
+        let highest = self.lines.iter().flat_map(|(_, points)| points);
+        let highest = highest.map(|point| point.1).fold(1.0, f64::max);
+        let y = Axis {
+            values: (0.0, highest * 1.05),
+            span: (bottom, top),
+            log: false,
+        };
+        let x = Axis {
+            values: (
+                *self.sizes.first().unwrap_or(&1) as f64,
+                *self.sizes.last().unwrap_or(&1) as f64,
+            ),
+            span: (from + 16.0, to - 16.0),
+            log: true,
+        };
+        for tick in y.ticks() {
+            let at = y.place(tick);
+            canvas.line(&[(from, at), (to, at)], GRID, 1.0)?;
+            canvas.text(&tick_label(tick), (from - 8.0, at), 13.0, INK, RIGHT)?;
+        }
+        for size in &self.sizes {
+            let at = x.place(*size as f64);
+            canvas.line(&[(at, bottom), (at, bottom + 5.0)], INK, 1.0)?;
+            canvas.text(&size_label(*size), (at, bottom + 18.0), 13.0, INK, CENTER)?;
+        }
+        canvas.line(&[(from, bottom), (to, bottom)], INK, 1.0)?;
+        canvas.text(
+            self.across,
+            ((from + to) / 2.0, bottom + 44.0),
+            14.0,
+            INK,
+            CENTER,
+        )?;
+        canvas.upright(self.up, (from - 62.0, (bottom + top) / 2.0), 14.0, INK)?;
+
+        for (strategy, points) in &self.lines {
+            let points: Vec<Point> = points
+                .iter()
+                .map(|(size, value)| (x.place(*size), y.place(*value)))
+                .collect();
+            canvas.line(&points, color(*strategy), 2.0)?;
+            for point in points {
+                canvas.marker(*strategy, point, 4.5)?;
+            }
+        }
+
+        let end = |points: &[Point]| points.last().map_or(bottom, |point| y.place(point.1));
+        let mut wanted: Vec<(f64, Strategy)> = self
+            .lines
+            .iter()
+            .map(|(strategy, points)| (end(points), *strategy))
+            .collect();
+        spread_labels(&mut wanted, 19.0, (top + 6.0, bottom - 6.0));
+        for (at, strategy) in wanted {
+            canvas.marker(strategy, (to + 16.0, at), 4.5)?;
+            canvas.text(strategy.name(), (to + 27.0, at), 13.0, INK, LEFT)?;
         }
         Ok(())
     }

@@ -181,8 +181,21 @@ pub enum Program {
     Iperf(u32),
     /// `fio --rw=KIND`.
     Fio(&'static str),
-    /// `dma_map_bench.ko`: so many pages mapped, then unmapped.
-    Pairs(u32),
+    /// `dma_map_bench.ko`: pages mapped, then unmapped.
+    Pairs(Pairs),
+}
+
+/// What `dma_map_bench.ko` is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pairs {
+    /// `page`, `sg` or `multi`.
+    pub api: &'static str,
+    /// Pages that are mapped before the first is unmapped.
+    pub batch: u32,
+    /// `contiguous` or `scattered`.
+    pub layout: &'static str,
+    /// `NAME=NUMBER`, with a blank before each.
+    pub options: &'static str,
 }
 
 /// One line of the comparison.
@@ -305,30 +318,156 @@ const fn disk(
     }
 }
 
-const fn pairs(name: &'static str, title: &'static str, batch: u32) -> Workload {
+const fn pairs(name: &'static str, title: &'static str, pairs: Pairs) -> Workload {
     Workload {
         name,
         title,
         devices: &[E1000E[0]],
-        program: Program::Pairs(batch),
+        program: Program::Pairs(pairs),
         bytes: 4096,
         ops: 6400,
         unit: Unit::KiloOps("k pairs/s"),
+        demo: false,
         ..NETWORK
+    }
+}
+
+const PAGE: Pairs = Pairs {
+    api: "page",
+    batch: 1,
+    layout: "contiguous",
+    options: "",
+};
+
+const fn multi(
+    name: &'static str,
+    title: &'static str,
+    batch: u32,
+    layout: &'static str,
+) -> Workload {
+    pairs(
+        name,
+        title,
+        Pairs {
+            api: "multi",
+            batch,
+            layout,
+            options: "",
+        },
+    )
+}
+
+/// Pages out of a working set of so many bytes, any at any time.
+const fn working_set(bytes: u64, options: &'static str) -> Workload {
+    Workload {
+        bytes,
+        ops: 32_768,
+        ..pairs(
+            WORKING_SET,
+            "dma_map_multi of 64 pages, anywhere in a working set",
+            Pairs {
+                api: "multi",
+                batch: 64,
+                options,
+                ..PAGE
+            },
+        )
+    }
+}
+
+/// Pages while so many bytes are mapped already.
+const fn live(bytes: u64, options: &'static str) -> Workload {
+    Workload {
+        bytes,
+        ..pairs(
+            LIVE,
+            "dma_map_page + dma_unmap_page, while others are mapped",
+            Pairs { options, ..PAGE },
+        )
     }
 }
 
 /// Name of the micro-benchmark whose cost every table shows.
 pub const PAIR: &str = "map-unmap";
 
+/// Name of the workload whose size is that of a working set.
+pub const WORKING_SET: &str = "map-unmap-working-set";
+
+/// Name of the workload whose size is what is mapped all the time.
+pub const LIVE: &str = "map-unmap-live";
+
 /// Everything there is to measure, in the order of the report.
-pub const WORKLOADS: [Workload; 23] = [
-    pairs(PAIR, "dma_map_page + dma_unmap_page, singly", 1),
+pub const WORKLOADS: [Workload; 39] = [
+    Workload {
+        demo: true,
+        ..pairs(PAIR, "dma_map_page + dma_unmap_page, singly", PAGE)
+    },
+    Workload {
+        demo: true,
+        ..pairs(
+            "map-unmap-64",
+            "dma_map_page + dma_unmap_page, in runs of 64",
+            Pairs { batch: 64, ..PAGE },
+        )
+    },
     pairs(
-        "map-unmap-64",
-        "dma_map_page + dma_unmap_page, in runs of 64",
-        64,
+        "map-unmap-sg-64",
+        "dma_map_sg of 64 contiguous pages",
+        Pairs {
+            api: "sg",
+            batch: 64,
+            ..PAGE
+        },
     ),
+    pairs(
+        "map-unmap-sg-64-scattered",
+        "dma_map_sg of 64 scattered pages",
+        Pairs {
+            api: "sg",
+            batch: 64,
+            layout: "scattered",
+            ..PAGE
+        },
+    ),
+    multi(
+        "map-unmap-multi-1",
+        "dma_map_multi of a page",
+        1,
+        "contiguous",
+    ),
+    multi(
+        "map-unmap-multi-8",
+        "dma_map_multi of 8 contiguous pages",
+        8,
+        "contiguous",
+    ),
+    multi(
+        "map-unmap-multi-64",
+        "dma_map_multi of 64 contiguous pages",
+        64,
+        "contiguous",
+    ),
+    multi(
+        "map-unmap-multi-256",
+        "dma_map_multi of 256 contiguous pages",
+        256,
+        "contiguous",
+    ),
+    multi(
+        "map-unmap-multi-64-scattered",
+        "dma_map_multi of 64 scattered pages",
+        64,
+        "scattered",
+    ),
+    working_set(16 << 20, " set=64 random=1"),
+    working_set(32 << 20, " set=128 random=1"),
+    working_set(64 << 20, " set=256 random=1"),
+    working_set(128 << 20, " set=512 random=1"),
+    working_set(256 << 20, " set=1024 random=1"),
+    live(100 << 12, " set=64 live=100"),
+    live(1_000 << 12, " set=64 live=1000"),
+    live(10_000 << 12, " set=64 live=10000"),
+    live(100_000 << 12, " set=64 live=100000"),
     stream(64, 8000),
     stream(256, 6000),
     stream(1024, 4000),

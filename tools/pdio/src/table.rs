@@ -178,7 +178,7 @@ pub fn per_thousand(count: u64, record: &Record) -> Option<f64> {
 }
 
 /// Hits in percent of all maps.
-fn hit_rate(record: &Record) -> Option<f64> {
+pub(crate) fn hit_rate(record: &Record) -> Option<f64> {
     let (hits, misses) = (record.hits? as f64, record.misses? as f64);
     (hits + misses > 0.0).then(|| hits * 100.0 / (hits + misses))
 }
@@ -315,7 +315,7 @@ fn table(workload: &Workload, slice: &Slice<'_>, first: &Record, pairs: &Slice<'
         "{}: {}{}, {} operations a round\n{}",
         first.workload,
         workload.title,
-        if micro {
+        if micro && first.message_bytes == 4096 {
             String::new()
         } else {
             format!(", {} bytes", first.message_bytes)
