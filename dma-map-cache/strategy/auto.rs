@@ -104,7 +104,7 @@ impl Bound {
 
     /// The share of one CPU in the pages, at least 1.
     pub fn per_cpu<B: Backend>(self) -> u64 {
-        (self.pages / B::cpus() as u64).max(1)
+        (self.pages / (B::cpus() as u64).max(1)).max(1)
     }
 
     /// What may be kept of idle mappings.
