@@ -102,7 +102,7 @@ permissions()
 		mode=$(stat -c %a "$file")
 		case ${file##*/} in
 		attach | detach) is "mode of ${file##*/}" "$mode" 200 ;;
-		strategy | deferred_* | cached_* | persistent_* | pool_m* | contiguous_* | exposure_limit_*) is "mode of ${file##*/}" "$mode" 644 ;;
+		strategy | deferred_* | cached_* | persistent_* | pool_m* | contiguous_* | exposure_limit_* | retain_*) is "mode of ${file##*/}" "$mode" 644 ;;
 		*) is "mode of ${file##*/}" "$mode" 444 ;;
 		esac
 	done

@@ -49,7 +49,8 @@ table_updates()
 # invalidation as well (bit 7 of its capabilities).
 caching_mode()
 {
-	[ $((0x$(cat /sys/class/iommu/dmar0/intel-iommu/cap) >> 7 & 1)) -eq 1 ]
+	# All 64 bits are more than the shell counts with.
+	[ $((0x$(tail -c 3 /sys/class/iommu/dmar0/intel-iommu/cap) >> 7 & 1)) -eq 1 ]
 }
 
 # seen_by_kernel: the module's numbers are the kernel's. Only VT-d's driver has an event for
