@@ -325,10 +325,13 @@ stated()
 		echo kernel-identity
 		echo kernel-lazy
 		echo kernel-strict
-	} | sort >"$scratch/offered"
-	promised | sort >"$scratch/promised"
-	diff "$scratch/offered" "$scratch/promised" | sed -n 's/^< /no promise: /p; s/^> /no strategy: /p' >"$scratch/diff"
-	[ ! -s "$scratch/diff" ] || fail "$(tr '\n' ' ' <"$scratch/diff")"
+	} >"$scratch/offered"
+	promised >"$scratch/promised"
+	{
+		lacking "$scratch/offered" "$scratch/promised" | sed 's/^/no promise: /'
+		lacking "$scratch/promised" "$scratch/offered" | sed 's/^/no strategy: /'
+	} >"$scratch/lacking"
+	[ ! -s "$scratch/lacking" ] || fail "$(tr '\n' ' ' <"$scratch/lacking")"
 }
 
 # -----------------------------------------------------------------------------------------

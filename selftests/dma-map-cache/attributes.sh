@@ -131,11 +131,14 @@ described()
 	{
 		(cd "$directory" && find . -type f) | sed 's,^\./,/sys/bus/pci/devices/.../dma_map_cache/,'
 		find $module -type f
-	} | sort >"$scratch/files"
+	} >"$scratch/files"
 	# A directory may be described as well; its name ends in a slash.
-	sed -n 's/^What:[[:space:]]*//p' "$scratch/abi" | grep -v '/$' | sort >"$scratch/described"
-	diff "$scratch/files" "$scratch/described" | sed -n 's/^< /not described: /p; s/^> /not there: /p' >"$scratch/diff"
-	[ ! -s "$scratch/diff" ] || fail "$(tr '\n' ' ' <"$scratch/diff")"
+	sed -n 's/^What:[[:space:]]*//p' "$scratch/abi" | grep -v '/$' >"$scratch/described"
+	{
+		lacking "$scratch/files" "$scratch/described" | sed 's/^/not described: /'
+		lacking "$scratch/described" "$scratch/files" | sed 's/^/not there: /'
+	} >"$scratch/lacking"
+	[ ! -s "$scratch/lacking" ] || fail "$(tr '\n' ' ' <"$scratch/lacking")"
 }
 
 add_case 'strategy' names

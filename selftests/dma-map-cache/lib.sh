@@ -623,6 +623,13 @@ accepts()
 	is "$(basename "$1"): errno for '$2'" "$(errno_of "$1" "$2")" 0
 }
 
+# lacking FILE OTHER: the lines of FILE that OTHER does not have. (What diff prints differs: busybox
+# knows one format, others have another as their default.)
+lacking()
+{
+	grep -v -x -F -f "$2" "$1" || true
+}
+
 # --- Benchmark module ----------------------------------------------------------
 
 # need_bench: the module that maps and unmaps pages on behalf of a device, in exact numbers.
