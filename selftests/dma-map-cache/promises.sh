@@ -50,7 +50,7 @@ table_updates()
 caching_mode()
 {
 	# All 64 bits are more than the shell counts with.
-	[ $((0x$(tail -c 3 /sys/class/iommu/dmar0/intel-iommu/cap) >> 7 & 1)) -eq 1 ]
+	[ $((0x$(sed 's/.*\(..\)$/\1/' /sys/class/iommu/dmar0/intel-iommu/cap) >> 7 & 1)) -eq 1 ]
 }
 
 # seen_by_kernel: the module's numbers are the kernel's. Only VT-d's driver has an event for
