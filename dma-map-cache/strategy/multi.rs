@@ -135,7 +135,7 @@ impl<B: Backend> Engine<B> {
     /// Takes down what [`Engine::map_multi`] or [`Engine::map`] mapped, in any grouping. All that
     /// the current strategy flushes for it, it flushes once.
     pub fn unmap_multi<S: Segment>(&self, backend: &B, buffers: &[S]) {
-        let mut runs = Runs::new(self.layout, &*buffers, |buffer: &S| {
+        let mut runs = Runs::new(self.layout, buffers, |buffer: &S| {
             let (iova, len) = buffer.assigned();
 
             self.unmap(backend, iova, len);
@@ -160,7 +160,7 @@ impl<B: Backend> Engine<B> {
         if one {
             return first.free(backend);
         }
-        for run in Runs::new(self.layout, &*buffers, |_| {}) {
+        for run in Runs::new(self.layout, buffers, |_| {}) {
             run.free(backend);
         }
     }

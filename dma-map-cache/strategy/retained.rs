@@ -53,6 +53,12 @@ impl Retained {
     }
 }
 
+impl Default for Retained {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<B: Backend> Engine<B> {
     /// Keeps all buffers mapped until [`Engine::release_retained`], or none.
     ///
