@@ -294,7 +294,7 @@ pub unsafe fn serve_release<T: DmaMapOps>(
 }
 
 /// Defines what `dma-map-cache/dma-map-multi.c` calls, for devices that a
-/// [`DmaOps`](crate::dma_map_ops::DmaOps) of a type serves. Once per module.
+/// [`DmaOps`] of a type serves. Once per module.
 ///
 /// ```ignore
 /// export_dma_map_multi!(Attachment);
