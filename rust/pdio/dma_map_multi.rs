@@ -14,7 +14,10 @@ use core::{
 };
 
 use kernel::{
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     prelude::*, //
 };
 
@@ -212,14 +215,9 @@ pub unsafe fn serve_map<T: DmaMapOps>(
         )
     };
 
-    match ops.map_multi(
-        Masks::of(dev.cast()),
-        buffers,
-        Direction::from_raw(direction),
-    ) {
-        Ok(()) => 0,
-        Err(error) => error.to_errno(),
-    }
+    let (masks, direction) = (Masks::of(dev.cast()), Direction::from_raw(direction));
+
+    from_result(|| ops.map_multi(masks, buffers, direction).map(|()| 0))
 }
 
 /// Unmaps buffers that C hands over.
@@ -260,14 +258,9 @@ pub unsafe fn serve_retain<T: DmaMapOps>(
         )
     };
 
-    match ops.retain(
-        Masks::of(dev.cast()),
-        buffers,
-        Direction::from_raw(direction),
-    ) {
-        Ok(()) => 0,
-        Err(error) => error.to_errno(),
-    }
+    let (masks, direction) = (Masks::of(dev.cast()), Direction::from_raw(direction));
+
+    from_result(|| ops.retain(masks, buffers, direction).map(|()| 0))
 }
 
 /// Releases buffers that C hands over.

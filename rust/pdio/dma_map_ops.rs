@@ -29,6 +29,7 @@ use core::{
 };
 
 use kernel::{
+    error::from_result,
     page::PAGE_SIZE,
     prelude::*,
     sync::Arc, //
@@ -545,10 +546,11 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirement; the list is the caller's until this returns.
         let (ops, list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
 
-        match ops.inner.map_list(Masks(dev), list, Direction(direction)) {
-            Ok(()) => len,
-            Err(error) => error.to_errno(),
-        }
+        from_result(|| {
+            ops.inner
+                .map_list(Masks(dev), list, Direction(direction))
+                .map(|()| len)
+        })
     }
 
     /// `unmap_sg`.
@@ -841,10 +843,7 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirement.
         let memory = unsafe { core::mem::ManuallyDrop::new(Memory::from_raw(address, len)) };
 
-        match f(&memory) {
-            Ok(()) => 0,
-            Err(error) => error.to_errno(),
-        }
+        from_result(|| f(&memory).map(|()| 0))
     }
 
     /// `dma_supported`: an IOMMU brings all memory into the reach of any mask, and what it cannot

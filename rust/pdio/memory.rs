@@ -12,7 +12,10 @@ use core::{
 };
 
 use kernel::{
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     page::PAGE_SIZE,
     prelude::*, //
 };
@@ -51,10 +54,7 @@ pub fn for_each_ram_range(mut f: &mut dyn FnMut(Range<u64>) -> Result) -> Result
         if range.is_empty() {
             return 0;
         }
-        match f(range) {
-            Ok(()) => 0,
-            Err(error) => error.to_errno(),
-        }
+        from_result(|| f(range).map(|()| 0))
     }
 
     // A walk that finds nothing returns -EINVAL; there is always RAM.

@@ -13,7 +13,10 @@ use core::{
 };
 
 use kernel::{
-    error::to_result,
+    error::{
+        from_result,
+        to_result, //
+    },
     page::PAGE_SIZE,
     prelude::*,
     str::Formatter,
@@ -166,17 +169,15 @@ impl<T: Send + Sync + 'static> Directory<T> {
             )
         };
         let mut out = Formatter::new(buffer);
-        let written = match attribute.file.show {
-            // SAFETY: By the safety requirements.
-            Some(show) => show(unsafe { &*attribute.data }, &mut out)
-                .and_then(|()| out.write_char('\n').map_err(|_| EFBIG)),
-            None => Err(EIO),
-        };
 
-        match written {
-            Ok(()) => out.bytes_written() as isize,
-            Err(error) => error.to_errno() as isize,
-        }
+        from_result(|| {
+            let show = attribute.file.show.ok_or(EIO)?;
+
+            // SAFETY: By the safety requirements.
+            show(unsafe { &*attribute.data }, &mut out)?;
+            out.write_char('\n').map_err(|_| EFBIG)?;
+            Ok(out.bytes_written() as isize)
+        })
     }
 
     /// Writes a file.
@@ -197,19 +198,18 @@ impl<T: Send + Sync + 'static> Directory<T> {
                 slice::from_raw_parts(buffer.cast::<u8>(), len),
             )
         };
-        let text = core::str::from_utf8(buffer)
-            .map(|text| text.strip_suffix('\n').unwrap_or(text))
-            .map_err(|_| EINVAL);
-        let stored = match attribute.file.store {
-            // SAFETY: By the safety requirements.
-            Some(store) => text.and_then(|text| store(unsafe { &*attribute.data }, text)),
-            None => Err(EIO),
-        };
 
-        match stored {
-            Ok(()) => len as isize,
-            Err(error) => error.to_errno() as isize,
-        }
+        from_result(|| {
+            let store = attribute.file.store.ok_or(EIO)?;
+            let text = core::str::from_utf8(buffer).map_err(|_| EINVAL)?;
+
+            // SAFETY: By the safety requirements.
+            store(
+                unsafe { &*attribute.data },
+                text.strip_suffix('\n').unwrap_or(text),
+            )?;
+            Ok(len as isize)
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use kernel::{
     alloc::KVVec,
     error::{
         from_err_ptr,
+        from_result,
         to_result, //
     },
     prelude::*,
@@ -81,10 +82,7 @@ impl<F: Fn(usize) -> Result + Sync> Team<F> {
             hint::spin_loop();
         }
 
-        match (team.work)(index) {
-            Ok(()) => 0,
-            Err(error) => error.to_errno(),
-        }
+        from_result(|| (team.work)(index).map(|()| 0))
     }
 }
 
