@@ -759,6 +759,21 @@ impl Attachment {
         Ok(())
     }
 
+    /// What the driver may be given now, in any buffer. Sees to it that the driver synchronizes what
+    /// it is given, if it must.
+    #[inline]
+    fn reach(&self, masks: Masks) -> Reach {
+        if self.engine.needs_sync() {
+            masks.require_sync();
+        }
+
+        Reach {
+            limit: masks.streaming(),
+            boundary_mask: u64::MAX,
+            align_mask: masks.min_align(),
+        }
+    }
+
     /// Maps a buffer that is no simple hit, or that somebody wants to hear of.
     ///
     /// The parameters are in the order in which the DMA core passes them, so that the path of a hit
@@ -775,15 +790,7 @@ impl Attachment {
             phys: Phys(phys),
             len: len.max(1),
         };
-        let reach = Reach {
-            limit: masks.streaming(),
-            boundary_mask: u64::MAX,
-            align_mask: masks.min_align(),
-        };
-
-        if this.engine.needs_sync() {
-            masks.require_sync();
-        }
+        let reach = this.reach(masks);
         match this.engine.map(this, buffer, access_of(direction), reach) {
             Ok(iova) => {
                 if len == 0 {
@@ -886,14 +893,9 @@ impl DmaMapOps for Attachment {
 
     fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: Direction) -> Result {
         let reach = Reach {
-            limit: masks.streaming(),
             boundary_mask: masks.segment_boundary(),
-            align_mask: masks.min_align(),
+            ..self.reach(masks)
         };
-
-        if self.engine.needs_sync() {
-            masks.require_sync();
-        }
         self.engine
             .map_list(self, &mut list, access_of(direction), reach)
             .map_err(|OutOfMemory| ENOMEM)?;
@@ -940,11 +942,7 @@ impl DmaMapOps for Attachment {
         buffers: &mut [dma_map_multi::Buffer],
         direction: Direction,
     ) -> Result {
-        let reach = Reach {
-            limit: masks.streaming(),
-            boundary_mask: u64::MAX,
-            align_mask: masks.min_align(),
-        };
+        let reach = self.reach(masks);
 
         self.engine
             .map_multi(self, buffers, access_of(direction), reach)
@@ -963,11 +961,7 @@ impl DmaMapOps for Attachment {
         buffers: &[dma_map_multi::Buffer],
         direction: Direction,
     ) -> Result {
-        let reach = Reach {
-            limit: masks.streaming(),
-            boundary_mask: u64::MAX,
-            align_mask: masks.min_align(),
-        };
+        let reach = self.reach(masks);
 
         self.engine
             .retain(self, buffers, access_of(direction), reach)
