@@ -1030,11 +1030,6 @@ impl Segment for scatterlist::Entry {
     }
 
     #[inline]
-    fn mapped(&self) -> PageRange {
-        PageRange::of(Iova(self.dma_address()), self.dma_len().max(1))
-    }
-
-    #[inline]
     fn assigned(&self) -> (Iova, u64) {
         (Iova(self.dma_address()), self.dma_len())
     }
@@ -1064,13 +1059,6 @@ impl Segment for dma_map_multi::Buffer {
     }
 
     #[inline]
-    fn mapped(&self) -> PageRange {
-        let (iova, len) = self.assigned();
-
-        PageRange::of(iova, len)
-    }
-
-    #[inline]
     fn assigned(&self) -> (Iova, u64) {
         (Iova(self.dma_address().0), self.len().max(1))
     }
@@ -1088,10 +1076,6 @@ impl Segment for Piece {
 
     fn assign(&mut self, iova: Iova) {
         self.dma_address = iova.0;
-    }
-
-    fn mapped(&self) -> PageRange {
-        PageRange::of(Iova(self.dma_address), self.len.max(1))
     }
 
     fn assigned(&self) -> (Iova, u64) {

@@ -16,11 +16,16 @@ pub trait Segment {
     /// Tells the driver where the device finds the whole of [`Segment::buffer`].
     fn assign(&mut self, iova: Iova);
 
-    /// The pages that [`Segment::assign`] made the device see.
-    fn mapped(&self) -> PageRange;
-
     /// The address that [`Segment::assign`] was given, and the number of bytes there.
     fn assigned(&self) -> (Iova, u64);
+
+    /// The pages that [`Segment::assign`] made the device see; a segment without bytes has one.
+    #[inline]
+    fn mapped(&self) -> PageRange {
+        let (iova, len) = self.assigned();
+
+        PageRange::of(iova, len.max(1))
+    }
 }
 
 /// A list that can be walked from its start as often as needed.

@@ -23,14 +23,6 @@ impl Segment for Entry {
         self.iova = Some(iova);
     }
 
-    fn mapped(&self) -> PageRange {
-        let iova = self
-            .iova
-            .expect("a segment was assigned no address, but is asked for it");
-
-        PageRange::of(iova, self.buffer.len)
-    }
-
     fn assigned(&self) -> (Iova, u64) {
         let iova = self.iova.expect("a segment was assigned no address");
 
