@@ -299,44 +299,31 @@ impl<B: Backend> Auto<B> {
     pub fn decide(&self, backend: &B, choice: &mut Choice, copied_bytes: u64) -> Option<Kind> {
         let bound = self.bound();
         let (now, then) = (Seen::now(backend), choice.seen);
-        let percent = |part: u64, whole: u64| (part * 100).checked_div(whole);
 
         choice.seen = now;
 
-        let kept = choice.reason.kind.keeps();
-        let maps = now.maps.wrapping_sub(then.maps);
-        let reused_percent = if kept {
-            percent(now.hits.wrapping_sub(then.hits), maps)
+        let grown = |sum: fn(&Seen) -> u64| sum(&now).wrapping_sub(sum(&then));
+        // The fastest path of a strategy that keeps pages is not watched; it is that of single buffers
+        // within a page, of a size as before, and hits tell what was used before.
+        let (buffers, bytes, reused) = if choice.reason.kind.keeps() {
+            let maps = grown(|seen| seen.maps);
+            let mean = choice.reason.load.map_or(0, Load::mean_bytes);
+
+            (maps, mean.saturating_mul(maps), grown(|seen| seen.hits))
         } else {
-            percent(
-                now.reused.wrapping_sub(then.reused),
-                now.buffers.wrapping_sub(then.buffers),
+            (
+                grown(|seen| seen.buffers),
+                grown(|seen| seen.bytes),
+                grown(|seen| seen.reused),
             )
         };
-        let buffers = now.buffers.wrapping_sub(then.buffers);
-        let load = if kept {
-            // The fastest path is not watched; it is that of single buffers within a page.
-            Load {
-                buffers: maps,
-                listed: now.listed.wrapping_sub(then.listed).min(maps),
-                lists: now.lists.wrapping_sub(then.lists),
-                bytes: choice
-                    .reason
-                    .load
-                    .map_or(0, |load| load.mean_bytes())
-                    .saturating_mul(maps),
-                reused_percent: reused_percent.unwrap_or(0),
-                copied_bytes,
-            }
-        } else {
-            Load {
-                buffers,
-                listed: now.listed.wrapping_sub(then.listed).min(buffers),
-                lists: now.lists.wrapping_sub(then.lists),
-                bytes: now.bytes.wrapping_sub(then.bytes),
-                reused_percent: reused_percent.unwrap_or(0),
-                copied_bytes,
-            }
+        let load = Load {
+            buffers,
+            listed: grown(|seen| seen.listed).min(buffers),
+            lists: grown(|seen| seen.lists),
+            bytes,
+            reused_percent: (reused * 100).checked_div(buffers).unwrap_or(0),
+            copied_bytes,
         };
 
         choice.consider(bound, load)
