@@ -360,21 +360,25 @@ struct Sample {
 /// Which of a sample's values a panel shows.
 type Pick = fn(&Sample) -> Option<f64>;
 
+/// The first record of a workload, and the sizes that there are with its clock, ascending; none if
+/// they are too few for a line.
+fn sizes_of<'a>(records: &'a [Record], workload: &str) -> Option<(&'a Record, Vec<u64>)> {
+    let of = |record: &&Record| record.workload == workload;
+    let first = records.iter().find(of)?;
+    let mut sizes: Vec<u64> = records
+        .iter()
+        .filter(of)
+        .filter(|record| record.clock == first.clock)
+        .map(|record| record.message_bytes)
+        .collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    (sizes.len() >= 3).then_some((first, sizes))
+}
+
 impl Sweep {
     fn new(records: &[Record], workload: &str, title: &str) -> Option<Self> {
-        let of = |record: &&Record| record.workload == workload;
-        let first = records.iter().find(of)?;
-        let mut sizes: Vec<u64> = records
-            .iter()
-            .filter(of)
-            .filter(|record| record.clock == first.clock)
-            .map(|record| record.message_bytes)
-            .collect();
-        sizes.sort_unstable();
-        sizes.dedup();
-        if sizes.len() < 3 {
-            return None;
-        }
+        let (first, sizes) = sizes_of(records, workload)?;
         let mut lines = Vec::new();
         for strategy in Strategy::ALL {
             let points: Vec<_> = sizes
@@ -539,19 +543,7 @@ impl Curve {
         (title, across, up): (&'static str, &'static str, &'static str),
         figure: fn(&Record) -> Option<f64>,
     ) -> Option<Self> {
-        let of = |record: &&Record| record.workload == workload;
-        let first = records.iter().find(of)?;
-        let mut sizes: Vec<u64> = records
-            .iter()
-            .filter(of)
-            .filter(|record| record.clock == first.clock)
-            .map(|record| record.message_bytes)
-            .collect();
-        sizes.sort_unstable();
-        sizes.dedup();
-        if sizes.len() < 3 {
-            return None;
-        }
+        let (first, sizes) = sizes_of(records, workload)?;
         let lines = Strategy::ALL.into_iter().filter_map(|strategy| {
             let points: Vec<Point> = sizes
                 .iter()
