@@ -370,7 +370,7 @@ while read -r line; do
 done <"$table"
 
 unbind "$edu"
-echo "$type" >"$bus/devices/$edu/iommu_group/type" 2>/dev/null || true
+[ "$(cat "$bus/devices/$edu/iommu_group/type")" = "$type" ] || echo "$type" >"$bus/devices/$edu/iommu_group/type"
 all_devices=${all_devices% *}
 rmmod dma_attack
 [ $status -eq 0 ]
