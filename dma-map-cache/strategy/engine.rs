@@ -806,7 +806,7 @@ impl<B: Backend> Engine<B> {
 
     /// Lets `auto` watch a list.
     #[cold]
-    fn watch_list<L: List>(&self, backend: &B, list: &mut L) {
+    pub(super) fn watch_list<L: List>(&self, backend: &B, list: &mut L) {
         let mut segments = 0;
 
         for segment in list.segments() {

@@ -112,6 +112,10 @@ impl<B: Backend> Engine<B> {
             // What is too large for the window, and devices that cannot reach it, go the other way.
             if n != 0 && place.arena == Arena::Exact {
                 buffers = buffers.get_mut(..n).unwrap_or_default();
+                if self.is_automatic() {
+                    self.watch_list(backend, &mut buffers);
+                }
+
                 let purpose = Use {
                     access,
                     target: Target::Memory,
