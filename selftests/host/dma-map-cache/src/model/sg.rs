@@ -2,7 +2,7 @@
 
 //! Scatter-gather lists.
 
-use crate::strategy::address::{Buffer, Iova, PageRange};
+use crate::strategy::address::{Buffer, Iova};
 use crate::strategy::list::{List, Segment};
 
 /// An entry of a list.
