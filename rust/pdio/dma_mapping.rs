@@ -7,6 +7,8 @@
 //!
 //! C header: [`include/linux/dma-mapping.h`](srctree/include/linux/dma-mapping.h)
 
+use core::ptr;
+
 use kernel::{
     alloc::KVVec,
     page::PAGE_SIZE,
@@ -66,16 +68,33 @@ pub struct Shape {
 /// # Invariants
 ///
 /// `pages` has `batch` pages of each of `_memory`, from where on `len` bytes are a buffer of its own;
-/// `entries`, `addresses` and `buffers` are as long as a batch.
+/// `singles`, `entries` and `buffers` are as long as a batch.
 pub struct Batches {
     shape: Shape,
     /// The batch that is mapped.
     chosen: usize,
     _memory: KVVec<Memory>,
     pages: KVVec<*mut bindings::page>,
-    addresses: KVVec<bindings::dma_addr_t>,
+    singles: KVVec<Single>,
     entries: KVVec<bindings::scatterlist>,
     buffers: KVVec<Buffer>,
+}
+
+/// A buffer that is mapped by a call of its own.
+///
+/// What is done for it besides is measured with the call, so its two halves lie side by side.
+struct Single {
+    page: *mut bindings::page,
+    /// All ones: not mapped.
+    address: bindings::dma_addr_t,
+}
+
+impl Single {
+    /// Not mapped yet.
+    const NOWHERE: Self = Self {
+        page: ptr::null_mut(),
+        address: bindings::dma_addr_t::MAX,
+    };
 }
 
 /// What the device may do with the buffers.
@@ -108,6 +127,7 @@ impl Batches {
         let length = u32::try_from(len)?;
         let mut memory = KVVec::with_capacity(batches, GFP_KERNEL)?;
         let mut pages = KVVec::with_capacity(total, GFP_KERNEL)?;
+        let mut singles = KVVec::with_capacity(batch, GFP_KERNEL)?;
         let mut entries = KVVec::with_capacity(batch, GFP_KERNEL)?;
         let mut buffers = KVVec::with_capacity(batch, GFP_KERNEL)?;
 
@@ -122,6 +142,7 @@ impl Batches {
             memory.push(block, GFP_KERNEL)?;
         }
         for _ in 0..batch {
+            singles.push(Single::NOWHERE, GFP_KERNEL)?;
             entries.push(bindings::scatterlist::default(), GFP_KERNEL)?;
             buffers.push(Buffer::new(0, len as u64), GFP_KERNEL)?;
         }
@@ -136,7 +157,7 @@ impl Batches {
             chosen: 0,
             _memory: memory,
             pages,
-            addresses: KVVec::from_elem(0, batch, GFP_KERNEL)?,
+            singles,
             entries,
             buffers,
         };
@@ -158,7 +179,13 @@ impl Batches {
         let first = self.chosen * self.shape.batch;
         let pages = self.pages.get(first..).unwrap_or_default();
 
-        for ((&page, entry), buffer) in pages.iter().zip(&mut self.entries).zip(&mut self.buffers) {
+        for (((&page, single), entry), buffer) in pages
+            .iter()
+            .zip(&mut self.singles)
+            .zip(&mut self.entries)
+            .zip(&mut self.buffers)
+        {
+            single.page = page;
             // The end mark of the list stays in the low bits.
             entry.page_link = entry.page_link & bindings::SG_PAGE_LINK_MASK as usize | page.addr();
             *buffer = Buffer::new(page_to_phys(page), self.shape.len as u64);
@@ -234,7 +261,7 @@ impl Batches {
     #[inline]
     pub fn unmap(&mut self, api: Api, device: &BoundDevice<'_>) {
         match api {
-            Api::Page => self.unmap_first(device, self.addresses.len()),
+            Api::Page => self.unmap_each(device),
             Api::Sg => self.unmap_list(device),
             // SAFETY: The buffers were mapped so.
             Api::Multi => unsafe {
@@ -288,19 +315,15 @@ impl Batches {
     /// Maps each buffer by a call of its own.
     #[inline]
     fn map_each(&mut self, device: &BoundDevice<'_>) -> Result {
-        for index in 0..self.addresses.len() {
-            let (Some(&page), Some(slot)) = (
-                self.pages.get(self.chosen * self.shape.batch + index),
-                self.addresses.get_mut(index),
-            ) else {
-                break;
-            };
+        let len = self.shape.len;
 
+        for single in &mut self.singles {
             // SAFETY: The page is ours until it is unmapped, with those that follow it.
-            match unsafe { map(device, page, self.shape.len) } {
-                Some(address) => *slot = address,
+            match unsafe { map(device, single.page, len) } {
+                Some(address) => single.address = address,
                 None => {
-                    self.unmap_first(device, index);
+                    single.address = bindings::dma_addr_t::MAX;
+                    self.unmap_mapped(device);
                     return Err(EIO);
                 }
             }
@@ -308,12 +331,25 @@ impl Batches {
         Ok(())
     }
 
-    /// Unmaps the first `count` buffers.
+    /// Unmaps each buffer by a call of its own.
     #[inline]
-    fn unmap_first(&mut self, device: &BoundDevice<'_>, count: usize) {
-        for &address in self.addresses.iter().take(count) {
+    fn unmap_each(&self, device: &BoundDevice<'_>) {
+        let len = self.shape.len;
+
+        for single in &self.singles {
             // SAFETY: The buffer was mapped so.
-            unsafe { unmap(device, address, self.shape.len) };
+            unsafe { unmap(device, single.address, len) };
+        }
+    }
+
+    /// Unmaps the buffers before the first that could not be mapped.
+    #[cold]
+    fn unmap_mapped(&self, device: &BoundDevice<'_>) {
+        let mapped = |single: &&Single| single.address != bindings::dma_addr_t::MAX;
+
+        for single in self.singles.iter().take_while(mapped) {
+            // SAFETY: The buffer was mapped so.
+            unsafe { unmap(device, single.address, self.shape.len) };
         }
     }
 
