@@ -713,7 +713,7 @@ impl Backend for Attachment {
         const POOL_HITS: usize = Counter::PoolHits.index();
         const POOL_UNMAPS: usize = Counter::PoolUnmaps.index();
         const COPIED_BYTES: usize = Counter::CopiedBytes.index();
-        const IDLE_IN: usize = Counter::In(Flow::Idle).index();
+        const CACHED_IDLES: usize = Counter::CachedIdles.index();
         const IDLED: usize = Counter::Idled(Age::of_ms(0)).index();
 
         // Those of the fastest path are told apart when this is compiled.
@@ -725,7 +725,7 @@ impl Backend for Attachment {
             (Counter::PoolHits, 1) => self.counters.increment::<POOL_HITS>(),
             (Counter::PoolUnmaps, 1) => self.counters.increment::<POOL_UNMAPS>(),
             (Counter::CopiedBytes, n) => self.counters.add::<COPIED_BYTES>(n),
-            (Counter::In(Flow::Idle), 1) => self.counters.increment::<IDLE_IN>(),
+            (Counter::CachedIdles, 1) => self.counters.increment::<CACHED_IDLES>(),
             (Counter::Idled(age), 1) => self
                 .counters
                 .increment_of::<IDLED, { Age::COUNT }>(age.index()),

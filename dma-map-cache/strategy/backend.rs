@@ -239,16 +239,18 @@ pub trait Backend: Sync + Sized {
                 .wrapping_add(self.sum(Counter::PoolHits)),
             Counter::Unmaps => self
                 .sum(Counter::CachedUnmaps)
+                .wrapping_add(self.sum(Counter::CachedIdles))
                 .wrapping_add(self.sum(Counter::PremappedUnmaps))
                 .wrapping_add(self.sum(Counter::PoolUnmaps)),
             Counter::In(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => {
                 self.sum(Counter::CachedHits)
             }
-            Counter::Out(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => {
-                self.sum(Counter::CachedUnmaps)
-            }
+            Counter::Out(Flow::Pages(Window::CachedWrite | Window::CachedRead)) => self
+                .sum(Counter::CachedUnmaps)
+                .wrapping_add(self.sum(Counter::CachedIdles)),
             Counter::In(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedHits),
             Counter::Out(Flow::Pages(Window::Premapped)) => self.sum(Counter::PremappedUnmaps),
+            Counter::In(Flow::Idle) => self.sum(Counter::CachedIdles),
             Counter::Out(Flow::Idle) => self.sum_over_ages(Counter::Idled),
             Counter::Out(Flow::Queue) => self.sum_over_ages(Counter::Queued),
             Counter::In(Flow::Pages(Window::Pool)) => self.sum(Counter::PoolHits),

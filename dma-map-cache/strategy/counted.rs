@@ -778,12 +778,13 @@ impl<B: Backend> Counted<B> {
             return false;
         };
 
-        backend.count(Counter::CachedUnmaps, 1);
         if idle {
-            backend.count(Counter::In(Flow::Idle), 1);
+            backend.count(Counter::CachedIdles, 1);
             if self.present.load(Relaxed) > self.budget() {
                 self.over_budget_by_page(backend, iova);
             }
+        } else {
+            backend.count(Counter::CachedUnmaps, 1);
         }
         true
     }

@@ -84,6 +84,9 @@ pub enum Counter {
     CachedHits,
     /// Buffers unmapped one by one in counted pages: an unmap and the departure of the first page.
     CachedUnmaps,
+    /// Those that were the last use of the only page they touched: the arrival of an idle page
+    /// besides. Not among [`Counter::CachedUnmaps`].
+    CachedIdles,
     /// As [`Counter::CachedHits`], for `premapped`.
     PremappedHits,
     /// As [`Counter::CachedUnmaps`], for `premapped`.
@@ -112,7 +115,7 @@ pub enum Counter {
 
 impl Counter {
     /// Number of counters.
-    pub const COUNT: usize = 20 + 2 * (Flow::COUNT + Age::COUNT);
+    pub const COUNT: usize = 21 + 2 * (Flow::COUNT + Age::COUNT);
 
     /// Position in an array of [`Counter::COUNT`] numbers.
     #[inline]
@@ -138,10 +141,11 @@ impl Counter {
             Self::CopiedBytes => 17,
             Self::PoolHits => 18,
             Self::PoolUnmaps => 19,
-            Self::In(flow) => 20 + flow.index(),
-            Self::Out(flow) => 20 + Flow::COUNT + flow.index(),
-            Self::Idled(age) => 20 + 2 * Flow::COUNT + age.index(),
-            Self::Queued(age) => 20 + 2 * Flow::COUNT + Age::COUNT + age.index(),
+            Self::CachedIdles => 20,
+            Self::In(flow) => 21 + flow.index(),
+            Self::Out(flow) => 21 + Flow::COUNT + flow.index(),
+            Self::Idled(age) => 21 + 2 * Flow::COUNT + age.index(),
+            Self::Queued(age) => 21 + 2 * Flow::COUNT + Age::COUNT + age.index(),
         }
     }
 }

@@ -125,6 +125,7 @@ fn counters_do_not_share_places() {
         Counter::CopiedBytes,
         Counter::PoolHits,
         Counter::PoolUnmaps,
+        Counter::CachedIdles,
     ]
     .into_iter()
     .chain(flows.flat_map(|flow| [Counter::In(flow), Counter::Out(flow)]))
