@@ -196,6 +196,7 @@ pub fn report(run: &Run, records: &[Record]) -> String {
                 out.push('\n');
             }
         }
+        overview(&mut out, records, clock);
     }
     tail(&mut out, run);
     out
@@ -325,6 +326,59 @@ fn table(workload: &Workload, slice: &Slice<'_>, first: &Record, pairs: &Slice<'
     )
 }
 
+/// All workloads on a page: what an operation costs beside no protection at all, and what the IOMMU
+/// has to do for it.
+fn overview(out: &mut String, records: &[Record], clock: &str) {
+    let measured = |strategy: &Strategy| {
+        let is = |it: &Record| it.clock == clock && it.strategy == strategy.name();
+        records.iter().any(is)
+    };
+    let strategies: Vec<_> = Strategy::ALL.into_iter().filter(measured).collect();
+    if !strategies.contains(&Strategy::KernelIdentity) {
+        return;
+    }
+    let names = strategies.iter().map(|it| it.name());
+    let head: Vec<_> = ["workload, bytes"].into_iter().chain(names).collect();
+    let (mut costs, mut flushes) = (Grid::new(&head), Grid::new(&head));
+    let cost = |record: &Record| match clock {
+        "wall" => Some(record.elapsed_ns as f64 / record.ops as f64),
+        _ => record.instructions_per_op,
+    };
+    for workload in &WORKLOADS {
+        let slice = Slice::new(records, workload.name, workload.bytes, clock);
+        if slice.first().is_none() {
+            continue;
+        }
+        let row = |cell: &dyn Fn(Strategy) -> Option<String>| {
+            let cells = strategies.iter().map(|it| cell(*it));
+            [format!("{}, {}", workload.name, workload.bytes)]
+                .into_iter()
+                .chain(cells.map(|cell| cell.unwrap_or_else(|| NONE.into())))
+                .collect()
+        };
+        costs.row(row(&|strategy| {
+            let ratio = slice.ratio(strategy, cost)?;
+            Some(format!("×{:.3}", ratio.median))
+        }));
+        flushes.row(row(&|strategy| {
+            let count = |record: &Record| per_thousand(record.invalidations?, record);
+            Some(figure(slice.summary(strategy, count)?.median.round()))
+        }));
+    }
+    let unit = if clock == "wall" {
+        "time"
+    } else {
+        "instructions"
+    };
+    let _ = writeln!(
+        out,
+        "All of it in short: {unit} per operation, × kernel-identity\n{}\n\
+         IOTLB invalidations per 1000 operations\n{}",
+        costs.render(),
+        flushes.render()
+    );
+}
+
 fn tail(out: &mut String, run: &Run) {
     if !run.content.is_empty() {
         let _ = writeln!(out, "Content, on a machine that is not measured:");
@@ -410,6 +464,22 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_overview_has_a_line_for_each_workload() {
+        let text = report(&Run::default(), &records());
+        let overview = text
+            .split("All of it in short: instructions")
+            .nth(1)
+            .unwrap();
+        let line = overview
+            .lines()
+            .find(|it| it.starts_with("udp, 64"))
+            .unwrap();
+        let cells: Vec<_> = line.split_whitespace().skip(2).collect();
+        assert_eq!(cells, ["×1.000", "×1.100"]);
+        assert!(!text.contains("All of it in short: time"));
     }
 
     #[test]
