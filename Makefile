@@ -4,7 +4,7 @@
 # What kbuild builds is in Kbuild.
 
 .DEFAULT_GOAL := help
-.PHONY: demo bench check vm modules lint doctor install clean help setup tool
+.PHONY: demo bench check vm modules device lint doctor install clean help setup tool
 
 demo: modules tool ## measure a subset of everything in ten minutes: tables, out/demo/results.json and plots
 	scripts/pdio demo --out out/demo
@@ -12,14 +12,18 @@ demo: modules tool ## measure a subset of everything in ten minutes: tables, out
 bench: modules tool ## measure everything, in at least three rounds, then with other IOMMUs, to out/bench
 	scripts/pdio bench --out out/bench
 
-check: modules tool ## run all tests, on the host and in the VM
+check: modules tool device ## run all tests, on the host and in the VM
 	scripts/check
 
-vm: modules tool ## a shell in the VM, with the modules at hand
+vm: modules tool device ## a shell in the VM, with the modules at hand
 	scripts/pdio vm
 
 modules: setup ## build the kernel modules into out/modules
 	scripts/build-modules
+
+device: setup ## build the test device that is loaded into QEMU, into out/target
+	scripts/in-sysroot cargo build --quiet --locked --release --workspace \
+		--manifest-path selftests/device/Cargo.toml --target-dir out/target
 
 lint: setup ## formatting, clippy, rustdoc, checkpatch, shellcheck
 	scripts/lint

@@ -119,6 +119,7 @@ fn try_kvm(kernel: &Kernel, payload: &Payload) -> Result<()> {
         disks: Disks::Null,
         devices: false,
         external_port: None,
+        svadma: None,
         console: Console::File(dir.path().join("console")),
         control: None,
         kernel: kernel.image.clone(),

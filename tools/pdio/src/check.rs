@@ -135,6 +135,7 @@ fn parse_settings(text: &str) -> Option<u64> {
 struct Share {
     iommu: Iommu,
     external_port: bool,
+    svadma: bool,
     /// Words `NAME=VALUE` for the tests' environment.
     environment: Vec<String>,
     tests: Vec<Test>,
@@ -143,7 +144,7 @@ struct Share {
 /// Reads a suite's file `machines`. A line is
 ///
 /// ```text
-/// IOMMU [external-port] [NAME=VALUE...]: TEST...
+/// IOMMU [external-port] [svadma] [NAME=VALUE...]: TEST...
 /// ```
 ///
 /// and `#` begins a comment. A test runs on each machine whose line names it; one
@@ -166,12 +167,14 @@ fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
         let mut share = Share {
             iommu,
             external_port: false,
+            svadma: false,
             environment: Vec::new(),
             tests: Vec::new(),
         };
         for word in words {
             match word {
                 "external-port" => share.external_port = true,
+                "svadma" => share.svadma = true,
                 word if word.contains('=') => share.environment.push(word.to_owned()),
                 _ => bail!("`{word}` is nothing that a machine can have"),
             }
@@ -214,6 +217,7 @@ fn shares(root: &Path, machine: &Machine, everywhere: bool, all: &[Test]) -> Res
             _ => shares.push(Share {
                 iommu: machine.iommu,
                 external_port: machine.external_port.is_some(),
+                svadma: machine.svadma.is_some(),
                 environment: Vec::new(),
                 tests: suite.to_owned(),
             }),
@@ -231,6 +235,8 @@ pub struct Options {
     pub everywhere: bool,
     /// The table for [`Machine::external_port`].
     pub external_port: PathBuf,
+    /// The library for [`Machine::svadma`].
+    pub svadma: Option<PathBuf>,
     /// Only tests whose `suite/program` contains this.
     pub filter: Option<String>,
     /// Where logs go.
@@ -331,6 +337,15 @@ impl Run<'_> {
             machine: Machine {
                 iommu: share.iommu,
                 external_port: share.external_port.then(|| options.external_port.clone()),
+                svadma: match share.svadma {
+                    true => Some(
+                        options
+                            .svadma
+                            .clone()
+                            .context("the device svadma is not built; run `make device`")?,
+                    ),
+                    false => None,
+                },
                 ..self.machine.clone()
             },
             name: share.iommu.name(),
@@ -564,7 +579,7 @@ mod tests {
     #[test]
     fn machines_get_the_tests_that_name_them_and_the_first_gets_the_rest() {
         let all = suite(&["a.sh", "b.sh", "c.sh", "d.sh"]);
-        let text = "# x\nintel-scalable external-port: c.sh\namd N=1 M=2: c.sh a.sh # y\n";
+        let text = "# x\nintel-scalable external-port: c.sh\namd svadma N=1 M=2: c.sh a.sh # y\n";
         let shares = parse_machines(text, &all).unwrap();
         let programs = |share: &Share| -> Vec<_> {
             let tests = share.tests.iter();
@@ -572,6 +587,7 @@ mod tests {
         };
         assert_eq!(programs(&shares[0]), ["b.sh", "c.sh", "d.sh"]);
         assert!(shares[0].external_port && shares[0].environment.is_empty());
+        assert!(shares[1].svadma && !shares[0].svadma);
         assert_eq!(programs(&shares[1]), ["a.sh", "c.sh"]);
         assert_eq!(
             (shares[1].iommu, shares[1].external_port),

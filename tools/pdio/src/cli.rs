@@ -29,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   pdio vm                              a shell in the test VM
   pdio vm -- lspci                     one command in it, with its exit status
+  pdio vm --svadma -- lspci -k          with the device that tests of iopf use
   pdio vm --iommu intel-legacy --icount -- cat /proc/cmdline
   pdio check --out out/check           all kselftests
   pdio check --out out/check --filter attach
@@ -90,6 +91,9 @@ struct MachineArgs {
     /// With a PCIe port that leads out of the machine, and a device behind it that is not trusted
     #[arg(long)]
     external_port: bool,
+    /// With a device that works on the virtual addresses of processes, for the tests of iopf
+    #[arg(long)]
+    svadma: bool,
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS")]
     append: Option<String>,
@@ -188,6 +192,7 @@ impl Default for MachineArgs {
             memory: 2048,
             accel: None,
             external_port: false,
+            svadma: false,
             append: Some("loglevel=5".into()),
         }
     }
@@ -220,6 +225,12 @@ impl Bench {
         Ok(table)
     }
 
+    /// The library that adds the device `svadma` to QEMU.
+    fn svadma(&self) -> Result<PathBuf> {
+        let library = self.payload.svadma.clone();
+        library.context("the device svadma is not built; run `make device`")
+    }
+
     fn machine(&self, args: &MachineArgs, icount: bool) -> Result<Machine> {
         let initrd = self.dir.path().join("initrd");
         initramfs::write(&initramfs::build(&self.kernel, &self.payload)?, &initrd)?;
@@ -242,6 +253,10 @@ impl Bench {
             devices: true,
             external_port: match args.external_port {
                 true => Some(self.external_port()?),
+                false => None,
+            },
+            svadma: match args.svadma {
+                true => Some(self.svadma()?),
                 false => None,
             },
             console: Console::Terminal,
@@ -299,8 +314,11 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
         &machine,
         &check::Options {
             root,
-            everywhere: args.machine.iommu.is_none() && !args.machine.external_port,
+            everywhere: args.machine.iommu.is_none()
+                && !args.machine.external_port
+                && !args.machine.svadma,
             external_port: bench.external_port()?,
+            svadma: bench.payload.svadma.clone(),
             filter: args.filter.clone(),
             out: args.out.clone(),
             verbose: args.verbose,

@@ -12,7 +12,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -208,8 +208,8 @@ impl Drop for Guest {
 pub fn interactive(machine: &Machine) -> Result<()> {
     let mut machine = machine.clone();
     machine.append.push("pdio.run=shell".into());
-    let mut child = Command::new(QEMU)
-        .args(machine.arguments()?)
+    let mut child = machine
+        .command()?
         .spawn()
         .with_context(|| format!("cannot start {QEMU}; see `make doctor`"))?;
     child.wait()?;
@@ -217,8 +217,8 @@ pub fn interactive(machine: &Machine) -> Result<()> {
 }
 
 fn start(machine: &Machine, stdout: Stdio, stderr: Stdio) -> Result<Child> {
-    Command::new(QEMU)
-        .args(machine.arguments()?)
+    machine
+        .command()?
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)

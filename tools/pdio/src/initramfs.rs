@@ -196,6 +196,8 @@ pub struct Payload {
     pub selftests: Option<PathBuf>,
     /// Programs of ours, with their libraries, to [`GUEST_DIR`]`/bin`.
     pub programs: Vec<PathBuf>,
+    /// The library that adds the device `svadma` to QEMU. Stays on the host.
+    pub svadma: Option<PathBuf>,
 }
 
 impl Payload {
@@ -559,6 +561,8 @@ pub fn payload() -> Result<Payload> {
     if load.exists() {
         payload.programs.push(load);
     }
+    let svadma = own.with_file_name("libsvadma.so");
+    payload.svadma = svadma.exists().then_some(svadma);
     Ok(payload)
 }
 

@@ -27,6 +27,9 @@ pub const VIRTIO_NET: [&str; 2] = ["0000:00:06.0", "0000:00:07.0"];
 /// 0000:01:00.0, is an NVMe controller that the kernel does not trust.
 pub const EXTERNAL_PORT: u8 = 8;
 
+/// The device number of the port behind which is the device that works on virtual addresses.
+pub const SVADMA_PORT: u8 = 10;
+
 /// The device that copies to and from any address that it is told: it does what a hostile one would.
 pub const EDU: &str = "0000:00:09.0";
 
@@ -142,6 +145,8 @@ pub struct Machine {
     /// A file with [`external_facing_port`](crate::acpi::external_facing_port) of
     /// [`EXTERNAL_PORT`], if there is to be one.
     pub external_port: Option<PathBuf>,
+    /// The library that adds the device `svadma` to QEMU, if there is to be one.
+    pub svadma: Option<PathBuf>,
     /// Where the console goes.
     pub console: Console,
     /// A listening Unix socket: the second serial port, which the agent uses.
@@ -198,7 +203,11 @@ impl Machine {
 
         // First, because it has to come before the devices that it translates for.
         if let Some(device) = self.iommu.device() {
-            args.pair("-device", device);
+            let more = match (self.iommu, &self.svadma) {
+                (Iommu::IntelScalable, Some(_)) => ",svm=on,pasid-bits=20,device-iotlb=on",
+                _ => "",
+            };
+            args.pair("-device", format!("{device}{more}"));
         }
         if self.devices {
             self.network(&mut args);
@@ -208,6 +217,16 @@ impl Machine {
         }
         if let Some(table) = &self.external_port {
             self.external(&mut args, table)?;
+        }
+        if let Some(library) = &self.svadma {
+            if self.preload().is_none() {
+                args.pair("-plugin", option(library)?);
+            }
+            args.pair(
+                "-device",
+                format!("pcie-root-port,id=svadma-port,chassis=2,addr={SVADMA_PORT:x}.0"),
+            );
+            args.pair("-device", "svadma,bus=svadma-port");
         }
 
         match &self.console {
@@ -226,6 +245,24 @@ impl Machine {
         args.pair("-initrd", &self.initrd);
         args.pair("-append", self.kernel_command_line());
         Ok(args.0)
+    }
+
+    /// The library that has to be in QEMU before it starts: KVM takes no plugins.
+    fn preload(&self) -> Option<&Path> {
+        match self.accel {
+            Accel::Kvm => self.svadma.as_deref(),
+            Accel::Tcg => None,
+        }
+    }
+
+    /// QEMU, as it has to be started.
+    pub fn command(&self) -> Result<Command> {
+        let mut command = Command::new(QEMU);
+        command.args(self.arguments()?);
+        if let Some(library) = self.preload() {
+            command.env("LD_PRELOAD", library);
+        }
+        Ok(command)
     }
 
     fn kernel_command_line(&self) -> String {
@@ -331,7 +368,14 @@ impl Machine {
             Some(_) => ", external port",
             None => "",
         };
-        format!("{}{icount}, {iommu}{port}, {} CPU", self.accel, self.cpus)
+        let svadma = match self.svadma {
+            Some(_) => ", svadma",
+            None => "",
+        };
+        format!(
+            "{}{icount}, {iommu}{port}{svadma}, {} CPU",
+            self.accel, self.cpus
+        )
     }
 }
 
@@ -401,6 +445,7 @@ mod tests {
             disks: Disks::Null,
             devices: true,
             external_port: None,
+            svadma: None,
             console: Console::File("/tmp/a,b".into()),
             control: Some("/tmp/ctl".into()),
             kernel: "/k".into(),
@@ -455,6 +500,28 @@ mod tests {
         });
         assert!(line.contains("sig=SSDT") && line.contains("data=/t"));
         assert!(line.contains("pcie-root-port,id=external,chassis=1,addr=8.0"));
+    }
+
+    #[test]
+    fn svadma_comes_with_its_library_and_an_iommu_that_serves_it() {
+        assert!(!line(&machine()).contains("svadma"));
+        let tcg = Machine {
+            svadma: Some("/l".into()),
+            iommu: Iommu::IntelScalable,
+            ..machine()
+        };
+        let line = line(&tcg);
+        assert!(line.contains("-plugin /l ") && line.contains("svm=on"));
+        assert!(line.find("intel-iommu").unwrap() < line.find("svadma,bus").unwrap());
+
+        let kvm = Machine {
+            accel: Accel::Kvm,
+            icount: false,
+            ..tcg
+        };
+        let command = kvm.command().unwrap();
+        assert!(command.get_args().all(|arg| arg != "-plugin"));
+        assert!(command.get_envs().any(|env| env.0 == "LD_PRELOAD"));
     }
 
     #[test]
