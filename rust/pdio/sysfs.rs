@@ -204,10 +204,9 @@ impl<T: Send + Sync + 'static> Directory<T> {
             let text = core::str::from_utf8(buffer).map_err(|_| EINVAL)?;
 
             // SAFETY: By the safety requirements.
-            store(
-                unsafe { &*attribute.data },
-                text.strip_suffix('\n').unwrap_or(text),
-            )?;
+            let data = unsafe { &*attribute.data };
+
+            store(data, text.strip_suffix('\n').unwrap_or(text))?;
             Ok(len as isize)
         })
     }
