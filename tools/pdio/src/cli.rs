@@ -415,6 +415,8 @@ fn plan(
     let strategies: Vec<_> = Strategy::ALL
         .into_iter()
         .filter(|strategy| args.modes.is_empty() || args.modes.contains(strategy))
+        // It takes seconds of load to choose, before each round.
+        .filter(|strategy| kind != "demo" || !args.modes.is_empty() || *strategy != Strategy::Auto)
         // The kernel refuses its lazy mode there.
         .filter(|strategy| (iommu, *strategy) != (Iommu::IntelCaching, Strategy::KernelLazy))
         .collect();

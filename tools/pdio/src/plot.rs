@@ -776,11 +776,9 @@ impl Bars {
             let bars = self.groups.iter().flat_map(|(_, bars)| bars);
             bars.into_iter().any(|(it, _)| it == strategy)
         };
-        let mut at = 86.0;
-        for strategy in Strategy::ALL.into_iter().filter(measured) {
-            canvas.rectangle((at, 84.0), (at + 14.0, 98.0), color(strategy))?;
-            canvas.text(strategy.name(), (at + 21.0, 91.0), 13.0, INK, LEFT)?;
-            at += 46.0 + 8.2 * strategy.name().len() as f64;
+        for (strategy, (at, line)) in legend_places(Strategy::ALL.into_iter().filter(measured)) {
+            canvas.rectangle((at, line - 7.0), (at + 14.0, line + 7.0), color(strategy))?;
+            canvas.text(strategy.name(), (at + 21.0, line), 13.0, INK, LEFT)?;
         }
         canvas.text(
             "a marker on the line is zero",
@@ -790,6 +788,23 @@ impl Bars {
             RIGHT,
         )
     }
+}
+
+/// Where the signs of a legend are, in as many lines as they take.
+fn legend_places(
+    strategies: impl Iterator<Item = Strategy>,
+) -> impl Iterator<Item = (Strategy, (f64, f64))> {
+    let (left, right) = (86.0, 1180.0);
+    let (mut at, mut line) = (left, 79.0);
+    strategies.map(move |strategy| {
+        let width = 46.0 + 8.2 * strategy.name().len() as f64;
+        if at + width > right {
+            (at, line) = (left, line + 22.0);
+        }
+        let place = (at, line);
+        at += width;
+        (strategy, place)
+    })
 }
 
 fn per_megabyte(record: &Record) -> Option<f64> {
@@ -811,6 +826,16 @@ mod tests {
             assert!(pair[1].0 - pair[0].0 >= 8.0);
         }
         assert!(labels[0].0 >= 50.0 && labels[labels.len() - 1].0 <= 150.0);
+    }
+
+    #[test]
+    fn a_legend_stays_inside_and_above_the_bars() {
+        let places: Vec<_> = legend_places(Strategy::ALL.into_iter()).collect();
+        assert_eq!(places.len(), Strategy::ALL.len());
+        for (strategy, (at, line)) in places {
+            assert!(at + 21.0 + 8.2 * strategy.name().len() as f64 <= 1200.0);
+            assert!(line + 7.0 < 125.0);
+        }
     }
 
     #[test]
