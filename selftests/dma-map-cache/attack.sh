@@ -13,8 +13,6 @@
 table=$scratch/table
 : >"$table"
 
-# --- Promises ------------------------------------------------------------------
-
 for promises in "$here/../../Documentation/dma-map-cache/exposure.rst" "$here/exposure.rst"; do
 	[ ! -e "$promises" ] || break
 done
@@ -44,8 +42,6 @@ promised()
 {
 	awk '$1 == "strategy" { found = 1; next } found && NF == 0 { exit } found && !/^=/ { print $1 }' "$promises"
 }
-
-# --- The device ------------------------------------------------------------------
 
 find_edu()
 {
@@ -101,8 +97,6 @@ count_flushes()
 		read -r flushes <"$bus/devices/$edu/dma_map_cache/statistics/flushes"
 	fi
 }
-
-# --- What ends exposure ------------------------------------------------------------
 
 # prolong STRATEGY: lets what it leaves exposed stay so, as far as a user can say.
 prolong()
@@ -174,8 +168,6 @@ outlast()
 	*) fail "this test does not know what ends the exposure of $1" ;;
 	esac
 }
-
-# --- Scenarios -----------------------------------------------------------------------
 
 # observe COLUMN SCENARIO ACCESS [OFFSET...]: tries, and compares with the promise.
 observe()
@@ -316,6 +308,23 @@ refused()
 	done
 }
 
+# noticed STRATEGY PROMISE: a promise that this strategy does not keep is a breach.
+noticed()
+{
+	set_type DMA
+	attach "$edu"
+	expect_faults
+	use "$1" "$edu"
+	mode=$1
+	rm -f "$scratch/row" "$scratch/breaches"
+	echo "immediate $2" >"$scratch/promises"
+	for access in read write; do
+		observe immediate immediate "$access"
+		[ -s "$scratch/breaches" ] || fail "$1 passes for one that promises '$2'"
+		rm "$scratch/breaches"
+	done
+}
+
 # Each strategy has a promise, each promise a strategy.
 stated()
 {
@@ -334,8 +343,6 @@ stated()
 	[ ! -s "$scratch/lacking" ] || fail "$(tr '\n' ' ' <"$scratch/lacking")"
 }
 
-# -----------------------------------------------------------------------------------------
-
 find_edu
 [ -n "$edu" ] || skip_all "needs QEMU's edu device"
 modprobe dma_attack 2>/dev/null || skip_all 'needs the module dma_attack'
@@ -350,6 +357,8 @@ detach "$edu"
 
 add_case 'every strategy has a promise' stated
 add_case 'what is blocked is in the kernel log' refused
+add_case 'memory that is reached in spite of a promise is noticed' noticed premapped blocked
+add_case 'protection that is not promised is noticed' noticed strict reached
 add_case kernel-strict kernel_mode kernel-strict DMA
 add_case kernel-lazy kernel_mode kernel-lazy DMA-FQ
 for name in $offered; do
