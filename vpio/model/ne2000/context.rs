@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What belongs to a guest while another has the card.
+
+use super::{
+    super::frame::{
+        Frame,
+        ADDRESS_LEN, //
+    },
+    memory::PacketMemory,
+    register::{
+        cr,
+        isr,
+        rcr,
+        DCR_WORDS,
+        RSR_PHY,
+        RSR_PRX,
+        TCR_LOOPBACK, //
+    },
+    ring::{
+        Ring,
+        HEADER_LEN, //
+    },
+};
+
+/// Number of words in the PROM as remote DMA shows it.
+pub const PROM_WORDS: usize = 16;
+
+/// The registers of one guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// CR, without TXP.
+    pub command: u8,
+    /// ISR: what is not acknowledged yet.
+    pub pending: u8,
+    /// TSR.
+    pub transmit_status: u8,
+    /// PSTART.
+    pub page_start: u8,
+    /// PSTOP.
+    pub page_stop: u8,
+    /// BNRY.
+    pub boundary: u8,
+    /// CURR.
+    pub current: u8,
+    /// TPSR.
+    pub transmit_page: u8,
+    /// TBCR.
+    pub transmit_count: u16,
+    /// Where remote DMA goes on: CRDA.
+    pub remote_address: u16,
+    /// What is left of RBCR.
+    pub remote_count: u16,
+    /// RCR.
+    pub receive_config: u8,
+    /// TCR.
+    pub transmit_config: u8,
+    /// DCR.
+    pub data_config: u8,
+    /// IMR.
+    pub interrupt_mask: u8,
+    /// PAR.
+    pub address: [u8; ADDRESS_LEN],
+    /// MAR.
+    pub multicast: [u8; 8],
+}
+
+impl Registers {
+    /// A card that was just reset.
+    pub const RESET: Self = Self {
+        command: cr::ABORT | cr::STP,
+        pending: isr::RST,
+        transmit_status: 0,
+        page_start: 0,
+        page_stop: 0,
+        boundary: 0,
+        current: 0,
+        transmit_page: 0,
+        transmit_count: 0,
+        remote_address: 0,
+        remote_count: 0,
+        receive_config: 0,
+        transmit_config: TCR_LOOPBACK,
+        data_config: DCR_WORDS,
+        interrupt_mask: 0,
+        address: [0; ADDRESS_LEN],
+        multicast: [0; 8],
+    };
+
+    /// Whether the receive filter lets the frame in.
+    fn accepts(&self, frame: &Frame<'_>) -> bool {
+        if self.receive_config & rcr::PRO != 0 {
+            return true;
+        }
+        if frame.is_broadcast() {
+            return self.receive_config & rcr::AB != 0;
+        }
+        if frame.is_multicast() {
+            let hash = frame.multicast_hash();
+            let bit = u64::from_le_bytes(self.multicast) >> (hash & 63) & 1;
+
+            return self.receive_config & rcr::AM != 0 && bit != 0;
+        }
+
+        frame.destination() == self.address
+    }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is in the ring, and the guest will be told.
+    Stored,
+    /// The guest does not want it: stopped, monitoring, or the filter.
+    Unwanted,
+    /// The ring has no room; the frame can be tried again when the guest has read from it.
+    Full,
+    /// The guest's page registers describe no ring.
+    NoRing,
+}
+
+/// What belongs to one guest: registers and card RAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The registers.
+    pub registers: Registers,
+    /// The station address PROM, as remote DMA shows it. QEMU's can be written to.
+    pub prom: [[u8; 2]; PROM_WORDS],
+    /// Card RAM.
+    pub memory: PacketMemory,
+}
+
+impl Context {
+    /// A card that was just reset, with this PROM and empty RAM.
+    pub const fn new(prom: [[u8; 2]; PROM_WORDS]) -> Self {
+        Self {
+            registers: Registers::RESET,
+            prom,
+            memory: PacketMemory::new(),
+        }
+    }
+
+    /// Receives a frame as the card would, for a guest that does not have it now.
+    ///
+    /// The header is status, next page and count, in this order (DP8390D, "Storage Format for
+    /// Received Packets").
+    pub fn receive(&mut self, frame: &Frame<'_>) -> Received {
+        let registers = &mut self.registers;
+
+        if registers.command & cr::STP != 0
+            || registers.receive_config & rcr::MON != 0
+            || !registers.accepts(frame)
+        {
+            return Received::Unwanted;
+        }
+
+        let Some(ring) = Ring::new(
+            registers.page_start,
+            registers.page_stop,
+            registers.current,
+            registers.boundary,
+        ) else {
+            return Received::NoRing;
+        };
+        let Some(next) = ring.next(frame.size()) else {
+            return Received::Full;
+        };
+
+        let status = if frame.is_multicast() {
+            RSR_PRX | RSR_PHY
+        } else {
+            RSR_PRX
+        };
+        let [low, high] = frame.size().saturating_add(HEADER_LEN).to_le_bytes();
+        let mut bytes = [status, next.number(), low, high]
+            .into_iter()
+            .chain(frame.bytes());
+
+        for page in ring.iter().take_while(|&page| page != next) {
+            let bytes = bytes.by_ref();
+
+            for (to, from) in self.memory.page_mut(page).into_iter().flatten().zip(bytes) {
+                *to = from;
+            }
+        }
+
+        registers.current = next.number();
+        registers.pending |= isr::PRX;
+        Received::Stored
+    }
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The receive ring.
+
+use super::memory::{
+    Page,
+    PAGE_SIZE, //
+};
+
+/// Bytes in front of each frame: status, next page, count.
+pub const HEADER_LEN: u16 = 4;
+/// Bytes of the checksum, for which the device makes room.
+const CHECKSUM_LEN: u16 = 4;
+
+/// A receive ring that lies within card RAM, with both pointers within it.
+///
+/// Page registers are written by the guest and can hold anything. A frame is placed through this
+/// type alone, so it cannot end up anywhere else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    start: Page,
+    stop: Page,
+    current: Page,
+    boundary: Page,
+}
+
+impl Ring {
+    /// The ring that PSTART, PSTOP, CURR and BNRY describe.
+    ///
+    /// [`None`]: they describe none, so the device could receive nothing to it.
+    pub const fn new(pstart: u8, pstop: u8, curr: u8, bnry: u8) -> Option<Self> {
+        let (Some(start), Some(stop)) = (Page::new(pstart), Page::new(pstop)) else {
+            return None;
+        };
+
+        if pstart >= pstop || curr < pstart || curr >= pstop || bnry < pstart || bnry >= pstop {
+            return None;
+        }
+
+        match (Page::new(curr), Page::new(bnry)) {
+            (Some(current), Some(boundary)) => Some(Self {
+                start,
+                stop,
+                current,
+                boundary,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Number of pages.
+    const fn pages(self) -> u8 {
+        self.stop.number().wrapping_sub(self.start.number())
+    }
+
+    /// Number of pages from CURR up to BNRY; all of them if they are the same.
+    const fn free(self) -> u8 {
+        let distance = self.boundary.number().wrapping_sub(self.current.number());
+
+        if self.current.number() < self.boundary.number() {
+            distance
+        } else {
+            distance.wrapping_add(self.pages())
+        }
+    }
+
+    /// The page where the next frame begins.
+    pub const fn current(self) -> Page {
+        self.current
+    }
+
+    /// The page that is `count` pages after CURR.
+    ///
+    /// [`None`]: the ring is not so long.
+    const fn after(self, count: u8) -> Option<Page> {
+        if count >= self.pages() {
+            return None;
+        }
+
+        // Both are at most 0x80.
+        let number = self.current.number().wrapping_add(count);
+
+        Page::new(if number >= self.stop.number() {
+            number.wrapping_sub(self.pages())
+        } else {
+            number
+        })
+    }
+
+    /// Where the frame after one of `len` bytes begins.
+    ///
+    /// [`None`]: this one does not fit without reaching BNRY.
+    pub fn next(self, len: u16) -> Option<Page> {
+        let bytes = HEADER_LEN.saturating_add(len).saturating_add(CHECKSUM_LEN);
+        let pages = u8::try_from(bytes.div_ceil(PAGE_SIZE)).ok()?;
+
+        if pages >= self.free() {
+            return None;
+        }
+
+        self.after(pages)
+    }
+
+    /// The pages from CURR on, once around.
+    pub fn iter(self) -> impl Iterator<Item = Page> {
+        (0..self.pages()).filter_map(move |count| self.after(count))
+    }
+
+    /// How far a remote DMA that began at `from` has come when it is at `to`: it runs from PSTOP to
+    /// PSTART, as the device does.
+    pub const fn distance(pstart: u8, pstop: u8, from: u16, to: u16) -> u16 {
+        if to >= from {
+            return to.wrapping_sub(from);
+        }
+
+        let ring = (pstop as u16)
+            .wrapping_sub(pstart as u16)
+            .wrapping_mul(PAGE_SIZE);
+
+        to.wrapping_sub(from).wrapping_add(ring)
+    }
+}
