@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A guest cannot tell a card that changes hands from one of its own: beside QEMU's `ne2k_pci`, and
+//! beside a card that does what the data sheets say.
+
+use std::cell::RefCell;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use super::guest::op;
+use super::pair::{Nic, Pair};
+use crate::dp8390::Dp8390;
+use crate::qtest::{self, QemuCard};
+
+impl Nic for QemuCard {
+    const RECEIVES: bool = true;
+
+    fn asserts_interrupt(&mut self) -> bool {
+        QemuCard::asserts_interrupt(self)
+    }
+
+    fn deliver(&mut self, frame: &[u8]) {
+        self.send(frame);
+    }
+
+    fn finish(&mut self) -> Vec<u8> {
+        self.receive()
+    }
+
+    fn wait(&mut self, done: impl FnMut(&mut Self) -> bool) {
+        QemuCard::wait(self, done);
+    }
+}
+
+impl Nic for Dp8390 {
+    const RECEIVES: bool = false;
+
+    fn asserts_interrupt(&mut self) -> bool {
+        Dp8390::asserts_interrupt(self)
+    }
+
+    fn deliver(&mut self, _: &[u8]) {}
+
+    fn finish(&mut self) -> Vec<u8> {
+        Dp8390::finish(self);
+        self.sent.pop().unwrap()
+    }
+
+    fn wait(&mut self, _: impl FnMut(&mut Self) -> bool) {}
+}
+
+/// The same steps on both cards of a pair.
+fn run<C: Nic>(pair: &mut Pair<C>, ops: &[super::guest::Op]) {
+    for op in ops {
+        pair.step(op);
+    }
+    pair.compare();
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 60,
+        ..ProptestConfig::default()
+    }
+}
+
+#[test]
+fn a_guest_of_qemu_cannot_tell() {
+    let Some(cards) = qtest::cards::<2>("ne2k_pci") else {
+        return;
+    };
+    let cards = RefCell::new(Some(cards));
+    let hand_overs = RefCell::new(0);
+
+    TestRunner::new(config(10))
+        .run(&prop::collection::vec(op(), 1..60), |ops| {
+            // QEMU may be in any state after a failure: begin anew.
+            let [own, card] = cards
+                .take()
+                .or_else(|| qtest::cards("ne2k_pci"))
+                .expect("QEMU was there before");
+            let mut pair = Pair::new(own, card);
+
+            run(&mut pair, &ops);
+            *hand_overs.borrow_mut() += pair.hand_overs;
+
+            let (own, card, ..) = pair.into_parts();
+
+            cards.replace(Some([own, card]));
+            Ok(())
+        })
+        .unwrap();
+    assert!(*hand_overs.borrow() > 5, "{hand_overs:?}");
+}
+
+proptest! {
+    #![proptest_config(config(400))]
+
+    #[test]
+    fn a_guest_of_a_dp8390_cannot_tell(
+        ops in prop::collection::vec(op(), 1..80),
+        is_fast in any::<bool>(),
+    ) {
+        let card = || {
+            let mut card = Dp8390::new(b"RRTT\0\0\x12\x124455\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0WWWW");
+
+            card.is_fast = is_fast;
+            card
+        };
+
+        run(&mut Pair::new(card(), card()), &ops);
+    }
+}
