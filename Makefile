@@ -4,7 +4,7 @@
 # What kbuild builds is in Kbuild.
 
 .DEFAULT_GOAL := help
-.PHONY: demo bench check vm modules device lint doctor install clean help setup tool
+.PHONY: demo bench check coverage vm modules device lint doctor install clean help setup tool
 
 demo: modules tool ## measure a subset of everything in ten minutes: tables, out/demo/results.json and plots
 	scripts/pdio demo --out out/demo
@@ -14,6 +14,9 @@ bench: modules tool ## measure everything, in at least three rounds, then with o
 
 check: modules tool device ## run all tests, on the host and in the VM
 	scripts/check
+
+coverage: setup ## lines and branches of the device models that the host tests reach
+	scripts/coverage
 
 vm: modules tool device ## a shell in the VM, with the modules at hand
 	scripts/pdio vm
