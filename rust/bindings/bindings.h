@@ -5,6 +5,7 @@
  */
 
 #include <linux/dma-map-ops.h>
+#include <linux/hmm.h>
 #include <linux/iova.h>
 #include <linux/kthread.h>
 

@@ -66,6 +66,8 @@ typedef void (*pdio_pci_window_func)(void *arg, u64 start, u64 end);
 void pdio_pci_walk_bridge_windows(struct pci_dev *pdev, pdio_pci_window_func f,
 				  void *arg);
 bool pdio_pci_driver_managed_dma(struct pci_dev *pdev);
+bool pdio_pci_pasid_enabled(struct pci_dev *pdev);
+bool pdio_pci_pri_enabled(struct pci_dev *pdev);
 
 /* percpu.c */
 void __percpu *pdio_alloc_percpu(size_t size, size_t align);

@@ -27,3 +27,21 @@ bool pdio_pci_driver_managed_dma(struct pci_dev *pdev)
 
 	return drv && to_pci_driver(drv)->driver_managed_dma;
 }
+
+bool pdio_pci_pasid_enabled(struct pci_dev *pdev)
+{
+#ifdef CONFIG_PCI_PASID
+	return pdev->pasid_enabled;
+#else
+	return false;
+#endif
+}
+
+bool pdio_pci_pri_enabled(struct pci_dev *pdev)
+{
+#ifdef CONFIG_PCI_PRI
+	return pdev->pri_enabled;
+#else
+	return false;
+#endif
+}

@@ -6,8 +6,10 @@
 
 #![expect(
     clippy::undocumented_unsafe_blocks,
+    dead_code,
     improper_ctypes,
     non_camel_case_types,
+    non_upper_case_globals,
     unreachable_pub,
     reason = "generated code"
 )]

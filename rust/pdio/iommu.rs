@@ -43,6 +43,9 @@ pub mod prot {
     pub const MMIO: u32 = bindings::IOMMU_MMIO;
 }
 
+/// What is called when a device asks for a page. It takes the group over, unless it fails.
+pub(crate) type FaultHandler = unsafe extern "C" fn(*mut bindings::iopf_group) -> i32;
+
 /// A range of IOVA space that a device needs for itself or that never reaches the IOMMU.
 #[derive(Clone, Copy, Debug)]
 pub struct ReservedRegion {
@@ -185,8 +188,37 @@ impl Domain {
     ///
     /// `ENODEV` without an IOMMU, `ENOMEM`, and what the IOMMU driver says.
     pub fn new(device: &DmaDevice) -> Result<Self> {
-        // SAFETY: `device` is valid. Flags 0: no special kind of domain.
-        let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(device.as_raw(), 0) };
+        Self::with_flags(device, 0)
+    }
+
+    /// A new domain for a PASID of a device, with what is called when the device asks for a page.
+    /// May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Domain::new`].
+    pub(crate) fn for_pasid(device: &DmaDevice, handler: FaultHandler) -> Result<Self> {
+        let domain = Self::with_flags(
+            device,
+            bindings::iommufd_hwpt_alloc_flags_IOMMU_HWPT_ALLOC_PASID,
+        )?;
+
+        // Attaching is what turns page requests on, and only if there is a handler.
+        //
+        // SAFETY: By the type invariant the domain is ours, and nobody else knows it yet.
+        unsafe { (*domain.as_raw()).iopf_handler = Some(handler) };
+        Ok(domain)
+    }
+
+    /// The raw domain.
+    pub(crate) fn as_raw(&self) -> *mut bindings::iommu_domain {
+        self.domain.as_ptr()
+    }
+
+    /// A new domain of some kind.
+    fn with_flags(device: &DmaDevice, flags: u32) -> Result<Self> {
+        // SAFETY: `device` is valid, and the flags are among those that there are.
+        let domain = unsafe { bindings::iommu_paging_domain_alloc_flags(device.as_raw(), flags) };
         let domain = from_err_ptr(domain)?;
 
         // INVARIANT: `domain` is the paging domain that was just made for us.

@@ -109,7 +109,7 @@ impl PciDevice {
     }
 
     /// Takes a device for a PCI function, if it is one.
-    pub(crate) fn from_device(device: &Device) -> Option<Self> {
+    pub fn from_device(device: &Device) -> Option<Self> {
         // SAFETY: The device is valid; its bus is set when it is made.
         let bus = unsafe { (*raw(device)).bus };
 
@@ -155,6 +155,18 @@ impl PciDevice {
     pub fn driver_manages_dma(&self) -> bool {
         // SAFETY: The function is valid.
         unsafe { bindings::pdio_pci_driver_managed_dma(self.as_raw()) }
+    }
+
+    /// Whether the device may tell address spaces apart by PASID: it can, and its IOMMU lets it.
+    pub fn pasid_is_enabled(&self) -> bool {
+        // SAFETY: The function is valid.
+        unsafe { bindings::pdio_pci_pasid_enabled(self.as_raw()) }
+    }
+
+    /// Whether the device may ask for pages (PRI): it can, and its IOMMU lets it.
+    pub fn pri_is_enabled(&self) -> bool {
+        // SAFETY: The function is valid.
+        unsafe { bindings::pdio_pci_pri_enabled(self.as_raw()) }
     }
 
     /// Calls `f` with each range of bus addresses that the host bridge routes to devices: what is
