@@ -11,4 +11,6 @@
 
 #include "../../dma-map-cache/include/linux/dma-map-multi.h"
 #include "../../dma-map-cache/trace.h"
+#include "../../iopf/include/linux/iopf.h"
+#include "../../iopf/trace.h"
 #include "../helpers/helpers.h"

@@ -17,6 +17,8 @@ pub mod embed;
 pub mod error;
 pub mod hmm;
 pub mod iommu;
+pub mod iopf;
+pub mod iopf_service;
 pub mod iova;
 pub mod lock;
 pub mod memory;

@@ -7,7 +7,10 @@
 //!
 //! C header: [`include/linux/tracepoint.h`](srctree/include/linux/tracepoint.h)
 
-use kernel::jump_label::static_branch_unlikely;
+use kernel::{
+    jump_label::static_branch_unlikely,
+    prelude::*, //
+};
 
 use crate::{
     bindings,
@@ -81,6 +84,68 @@ pub mod dma_map_cache {
         if is_on!(__tracepoint_dma_map_cache_switch) {
             // SAFETY: The device is valid, and the event uses it during the call only.
             unsafe { bindings::rust_do_trace_dma_map_cache_switch(device.as_raw(), from, to) };
+        }
+    }
+}
+
+/// Events of iopf.
+pub mod iopf {
+    use super::*;
+
+    /// A device asks for a page.
+    #[inline(always)]
+    pub fn fault(device: &DmaDevice, pasid: u32, address: u64, write: bool) {
+        if is_on!(__tracepoint_iopf_fault) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_iopf_fault(device.as_raw(), pasid, address, write) };
+        }
+    }
+
+    /// A group of requests is answered, `ns` nanoseconds after it came, when `mapped` pages were
+    /// mapped for it.
+    #[inline(always)]
+    pub fn resolved(
+        device: &DmaDevice,
+        pasid: u32,
+        requests: u64,
+        mapped: u64,
+        ns: u64,
+        result: Result,
+    ) {
+        if is_on!(__tracepoint_iopf_resolved) {
+            let error = result.err().map_or(0, Error::to_errno);
+
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe {
+                bindings::rust_do_trace_iopf_resolved(
+                    device.as_raw(),
+                    pasid,
+                    requests,
+                    mapped,
+                    ns,
+                    error,
+                )
+            };
+        }
+    }
+
+    /// Pages are taken from a device to keep within the budget.
+    #[inline(always)]
+    pub fn evicted(device: &DmaDevice, pasid: u32, address: u64, pages: u64) {
+        if is_on!(__tracepoint_iopf_evicted) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_iopf_evicted(device.as_raw(), pasid, address, pages) };
+        }
+    }
+
+    /// Pages are taken from a device because the process has them no more, or not so.
+    #[inline(always)]
+    pub fn invalidated(device: &DmaDevice, pasid: u32, address: u64, pages: u64) {
+        if is_on!(__tracepoint_iopf_invalidated) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe {
+                bindings::rust_do_trace_iopf_invalidated(device.as_raw(), pasid, address, pages)
+            };
         }
     }
 }

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A process that is bound to a device.
+
+use core::fmt::Write;
+
+use kernel::{
+    mm::MmWithUser,
+    new_mutex,
+    prelude::*,
+    str::Formatter,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+use pdio::{
+    iopf::Mode,
+    iopf_service::Callbacks, //
+};
+
+use crate::{
+    device::Device,
+    mirror::Mirror,
+    pinned::Pinned,
+    policy::page::PageRange,
+    sva::Sva, //
+};
+
+/// What a device translates by for one PASID.
+#[derive(Clone)]
+enum Translation {
+    Sva(Arc<Sva>),
+    Mirror(Arc<Mirror>),
+    Pinned(Arc<Pinned>),
+}
+
+impl Translation {
+    /// Binds a device and a process. May sleep.
+    fn new(
+        device: &Arc<Device>,
+        mm: &MmWithUser,
+        mode: Mode,
+        callbacks: Callbacks,
+    ) -> Result<Self> {
+        match mode {
+            Mode::Sva => Sva::new(device.dma_device(), mm, callbacks).map(Self::Sva),
+            Mode::Mirror => Mirror::new(device, mm, callbacks).map(Self::Mirror),
+            Mode::Pinned => Pinned::new(device, mm, callbacks).map(Self::Pinned),
+        }
+    }
+
+    /// The PASID.
+    fn pasid(&self) -> u32 {
+        match self {
+            Self::Sva(sva) => sva.pasid(),
+            Self::Mirror(mirror) => mirror.pasid(),
+            Self::Pinned(pinned) => pinned.pasid(),
+        }
+    }
+
+    /// Ends it: the device cannot reach anything any more, and nothing is called back. May sleep.
+    fn end(&self) {
+        match self {
+            Self::Sva(sva) => sva.end(),
+            Self::Mirror(mirror) => mirror.end(),
+            Self::Pinned(pinned) => pinned.end(),
+        }
+    }
+
+    /// Pages that are charged.
+    fn pages(&self) -> u64 {
+        match self {
+            Self::Sva(_) => 0,
+            Self::Mirror(mirror) => mirror.pages(),
+            Self::Pinned(pinned) => pinned.pages(),
+        }
+    }
+}
+
+/// A process that is bound to a device.
+#[pin_data]
+pub(crate) struct Binding {
+    /// Gone when the process is unbound.
+    #[pin]
+    translation: Mutex<Option<Translation>>,
+    mode: Mode,
+    pasid: u32,
+    /// The process, as its initial PID namespace knows it.
+    pid: i32,
+    device: Arc<Device>,
+}
+
+impl Binding {
+    /// Binds the current process. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As `iopf_bind()`.
+    pub(crate) fn new(
+        device: &Arc<Device>,
+        mode: Option<Mode>,
+        callbacks: Callbacks,
+    ) -> Result<Arc<Self>> {
+        let task = kernel::current!();
+        let mm = task.mm().ok_or(EINVAL)?;
+        let mode = mode.unwrap_or_else(|| device.mode());
+        let translation = Translation::new(device, mm, mode, callbacks)?;
+        let pasid = translation.pasid();
+        let binding = Arc::pin_init(
+            pin_init!(Self {
+                translation <- new_mutex!(Some(translation)),
+                mode,
+                pasid,
+                pid: task.group_leader().pid(),
+                device: device.clone(),
+            }),
+            GFP_KERNEL,
+        )?;
+
+        device
+            .add(binding.clone())
+            .inspect_err(|_| binding.revoke())?;
+        Ok(binding)
+    }
+
+    /// What the device translates by, if the process is still bound. Others may use it, so nobody
+    /// keeps the lock meanwhile.
+    fn translation(&self) -> Option<Translation> {
+        self.translation.lock().clone()
+    }
+
+    /// Pins a range of the current process. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As `iopf_pin()`.
+    pub(crate) fn pin(&self, range: PageRange) -> Result {
+        match self.translation() {
+            Some(Translation::Pinned(pinned)) => pinned.pin(range),
+            _ => Err(EINVAL),
+        }
+    }
+
+    /// Unpins a range. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As `iopf_unpin()`.
+    pub(crate) fn unpin(&self, range: PageRange) -> Result {
+        match self.translation() {
+            Some(Translation::Pinned(pinned)) => pinned.unpin(range),
+            _ => Err(ENOENT),
+        }
+    }
+
+    /// Pages that can be taken from the device.
+    pub(crate) fn evictable_pages(&self) -> u64 {
+        match self.translation() {
+            Some(Translation::Mirror(mirror)) => mirror.pages(),
+            _ => 0,
+        }
+    }
+
+    /// Takes up to `count` pages from the device, and returns how many.
+    pub(crate) fn evict(&self, count: u64) -> u64 {
+        match self.translation() {
+            Some(Translation::Mirror(mirror)) => mirror.evict(count),
+            _ => 0,
+        }
+    }
+
+    /// Unbinds the process. May sleep.
+    pub(crate) fn end(self: Arc<Self>) {
+        self.device.remove(&self);
+        self.revoke();
+    }
+
+    /// Has the device translate nothing for it any more, for it is unplugged or the process is
+    /// unbound. May sleep.
+    pub(crate) fn revoke(&self) {
+        let translation = self.translation.lock().take();
+
+        if let Some(translation) = translation {
+            translation.end();
+        }
+    }
+
+    /// The PASID.
+    pub(crate) fn pasid(&self) -> u32 {
+        self.pasid
+    }
+
+    /// The mode.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Writes a line about it.
+    pub(crate) fn show(&self, out: &mut Formatter<'_>) -> Result {
+        let Self {
+            pasid, mode, pid, ..
+        } = self;
+
+        let pages = self
+            .translation()
+            .map_or(0, |translation| translation.pages());
+
+        write!(out, "pasid={pasid} pid={pid} mode={mode} pages={pages}").map_err(|_| EFBIG)
+    }
+}
