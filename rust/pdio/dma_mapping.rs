@@ -210,6 +210,7 @@ impl Batches {
     /// # Errors
     ///
     /// What `dma_retain()` says.
+    #[inline]
     pub fn retain(&mut self, device: &BoundDevice<'_>) -> Result {
         for index in 0..self.shape.batches {
             self.choose(index);
@@ -225,11 +226,13 @@ impl Batches {
     }
 
     /// Ends what [`Batches::retain`] began. May sleep.
+    #[inline]
     pub fn release(&mut self, device: &BoundDevice<'_>) {
         self.release_first(self.shape.batches, device);
     }
 
     /// Releases the first `count` batches.
+    #[inline]
     fn release_first(&mut self, count: usize, device: &BoundDevice<'_>) {
         for index in 0..count {
             self.choose(index);
@@ -272,6 +275,7 @@ impl Batches {
 
     /// Unmaps what [`Batches::map`] mapped by [`Api::Multi`], in other groups: first each `step`th
     /// buffer by itself, then all others together.
+    #[inline]
     pub fn unmap_regrouped(&mut self, step: usize, device: &BoundDevice<'_>) {
         let mut kept = 0;
 
