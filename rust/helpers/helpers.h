@@ -13,6 +13,7 @@
 #include <linux/interrupt.h>
 #include <linux/iommu.h>
 #include <linux/iova.h>
+#include <linux/mm.h>
 #include <linux/pci.h>
 #include <linux/workqueue.h>
 
@@ -58,6 +59,7 @@ void pdio_cond_resched(void);
 bool pdio_is_vmalloc_addr(const void *addr);
 void *pdio_vzalloc(unsigned long size);
 void pdio_vfree(const void *addr);
+int pdio_vma_set_registers(struct vm_area_struct *vma);
 
 /* pci.c */
 int pdio_pci_domain_nr(struct pci_bus *bus);

@@ -226,6 +226,17 @@ pub struct BoundDevice<'a> {
     _bound: PhantomData<&'a ()>,
 }
 
+impl<'a> BoundDevice<'a> {
+    /// A device of which a driver knows that it is bound to it.
+    pub fn new(device: &'a Device<kernel::device::Bound>) -> Self {
+        // INVARIANT: That is what the type of the device says.
+        Self {
+            device: DmaDevice::new(device),
+            _bound: PhantomData,
+        }
+    }
+}
+
 impl core::ops::Deref for BoundDevice<'_> {
     type Target = DmaDevice;
 

@@ -7,6 +7,7 @@
 
 pub mod bottom_half;
 pub mod bus;
+pub mod char_device;
 pub mod coherent;
 pub mod device;
 pub mod dma_map_multi;
@@ -28,6 +29,7 @@ pub mod pasid;
 pub mod pci;
 pub mod percpu;
 pub mod rcu;
+pub mod register_page;
 pub mod scatterlist;
 pub mod shrinker;
 pub mod sparse;
