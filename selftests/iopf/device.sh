@@ -76,7 +76,7 @@ extended_capability()
 	return 1
 }
 
-# --- What is tested; each says with its status whether it is so.
+# What is tested: each function says with its status whether it is so.
 
 identifies()
 {
@@ -181,6 +181,8 @@ fi
 
 tests='identifies behind_a_port has_registers has_vectors has_ats has_pri has_pasid pasid_is_enabled
 	ats_is_enabled iommu_serves_it registers_read nothing_reads_as_ones'
+# Another test may have loaded it.
+[ ! -e "$path/driver" ] || rmmod svadma
 echo 1 >"$path/enable"
 trap 'echo 0 >"$path/enable"' EXIT
 
