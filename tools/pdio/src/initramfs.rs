@@ -557,9 +557,11 @@ pub fn payload() -> Result<Payload> {
     };
 
     let own = env::current_exe().context("cannot find this program's own directory")?;
-    let load = own.with_file_name("pdio-load");
-    if load.exists() {
-        payload.programs.push(load);
+    for program in ["pdio-load", "iopf-test"] {
+        let program = own.with_file_name(program);
+        if program.exists() {
+            payload.programs.push(program);
+        }
     }
     let svadma = own.with_file_name("libsvadma.so");
     payload.svadma = svadma.exists().then_some(svadma);
