@@ -9,7 +9,8 @@
 //! `ENXIO` or `ENODEV`.
 //!
 //! The argument of a request points to an array of 64-bit words, which is read, and written back if
-//! the request succeeds. Words that a request does not name must be 0. The driver and the library for
+//! the request succeeds and has changed them. `EFAULT`: it cannot be read, or written. Words that a
+//! request does not name must be 0. `ENOTTY`: there is no such request. The driver and the library for
 //! programs compile this file.
 
 /// Where the device is for programs.
