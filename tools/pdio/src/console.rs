@@ -48,6 +48,37 @@ const FAULTS: [&str; 5] = [
     "virtio_iommu: unknown fault",
 ];
 
+/// What stands behind a line about an invalidation queue that is no bug: when the kernel frees a page
+/// table of its own, it has what processes are bound to drop all kernel addresses
+/// (`iommu_sva_invalidate_kva_range()`), by one descriptor for more pages than the IOMMU of QEMU takes
+/// at once. The kernel leaves that descriptor out, and no device was served kernel addresses.
+const ALL_KERNEL_ADDRESSES: [&str; 2] = [
+    "QI HEAD: PASID-based IOTLB Invalidation",
+    "qw1 = 0xffff800000000023",
+];
+
+/// The lines of `text` without those of invalidations of [`ALL_KERNEL_ADDRESSES`].
+fn without_kernel_addresses(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = Vec::new();
+    let mut forgiven = false;
+    for line in text.lines() {
+        let is_head = ALL_KERNEL_ADDRESSES.iter().all(|part| line.contains(part));
+        if is_head
+            && lines
+                .last()
+                .is_some_and(|last| last.contains("Invalidation Queue Error"))
+        {
+            lines.pop();
+            forgiven = true;
+        } else if forgiven && line.contains("Invalidation Queue Error (IQE) cleared") {
+            forgiven = false;
+        } else {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
 /// The lines of `text` that should not be there.
 ///
 /// # Examples
@@ -61,7 +92,7 @@ const FAULTS: [&str; 5] = [
 pub fn problems(text: &str) -> Vec<&str> {
     let mut fault_expected = false;
     let mut found = Vec::new();
-    for line in text.lines() {
+    for line in without_kernel_addresses(text) {
         if line.contains(EXPECT_FAULT) {
             fault_expected = true;
         } else if line.contains(EXPECT_NOTHING) {
@@ -91,6 +122,22 @@ mod tests {
         let announced = format!("[ 1.0] {EXPECT_FAULT}\n{FAULT}[ 2.0] {EXPECT_NOTHING}\n");
         assert!(problems(&announced).is_empty());
         assert_eq!(problems(&(announced + FAULT)).len(), 1);
+    }
+
+    #[test]
+    fn an_invalidation_of_all_kernel_addresses_is_no_problem_but_others_are() {
+        let error = |address: &str| {
+            format!(
+                "DMAR: VT-d detected Invalidation Queue Error: Reason 0\n\
+                 DMAR: QI HEAD: PASID-based IOTLB Invalidation qw0 = 0x100010036, qw1 = {address}\n\
+                 DMAR: QI PRIOR: Invalidation Wait qw0 = 0x200000025, qw1 = 0x123f524\n\
+                 DMAR: Invalidation Queue Error (IQE) cleared\n"
+            )
+        };
+        let kernel = error("0xffff800000000023");
+        assert!(problems(&kernel).is_empty());
+        assert_eq!(problems(&error("0x7fff80000023")).len(), 2);
+        assert_eq!(problems(&(kernel + &error("0x23"))).len(), 2);
     }
 
     #[test]
