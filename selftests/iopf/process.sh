@@ -2,19 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # What a device finds in the memory of a process: first touch, steady state, what is not there, other
-# processes. The cases are in the program iopf-test; this gives it a driver.
+# processes.
 
-set -eu
+# shellcheck source=program.sh
+. "$(dirname "$0")/program.sh"
 
-skip()
-{
-	echo 'KTAP version 1'
-	echo "1..0 # SKIP $*"
-	exit 4
-}
-
-command -v iopf-test >/dev/null || skip 'needs iopf-test: make tool'
-[ -e /dev/svadma ] || modprobe svadma || skip 'svadma does not load'
-[ -e /dev/svadma ] || skip 'there is no device svadma: pdio vm --svadma has one'
-
-exec iopf-test sva mirror pinned
+exec iopf-test memory sva mirror pinned

@@ -36,7 +36,7 @@ const DRIVERS: [&str; 6] = [
 ];
 
 /// Modules that tests may want, besides the drivers.
-const OPTIONAL_MODULES: [&str; 4] = ["virtio_iommu", "vfio_pci", "configs", "configfs"];
+const OPTIONAL_MODULES: [&str; 5] = ["virtio_iommu", "vfio_pci", "configs", "configfs", "zram"];
 
 /// Programs that go in with their libraries; busybox provides everything else.
 ///

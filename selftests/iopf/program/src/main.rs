@@ -1,20 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `iopf-test MODE...`: what a device finds in the memory of a process.
+//! `iopf-test GROUP MODE...`: what comes of a device that works in the memory of processes.
 //!
-//! Each case runs in each of the modes; the results are KTAP.
+//! Each case of the group runs in each of the modes; the results are KTAP.
 
 mod area;
-mod cases;
+mod case;
+mod changes;
+mod control;
+mod memory;
+mod other_process;
+mod requests;
+mod work;
 
 use std::process::ExitCode;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use svadma::uapi::Mode;
 use svadma::{Consumer, Error};
 
-use cases::{Outcome, Role, CASES};
+use case::{Case, Outcome, Result};
+use other_process::Role;
 
-const USAGE: &str = "usage: iopf-test sva|mirror|pinned...";
+const USAGE: &str = "usage: iopf-test memory|requests|changes sva|mirror|pinned...";
+
+/// The cases, by what they are about.
+const GROUPS: [(&str, &[Case]); 3] = [
+    ("memory", &memory::CASES),
+    ("requests", &requests::CASES),
+    ("changes", &changes::CASES),
+];
 
 /// The modes, by their names in sysfs.
 const MODES: [(&str, Mode); 3] = [
@@ -23,13 +40,34 @@ const MODES: [(&str, Mode); 3] = [
     ("pinned", Mode::Pinned),
 ];
 
+/// How long a case may take: the device answers within [`Consumer::PATIENCE`], and nothing waits for
+/// it twice in vain.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 fn mode(name: &str) -> Option<(&'static str, Mode)> {
     MODES.into_iter().find(|(other, _)| *other == name)
 }
 
-/// Runs all cases. Returns whether all have passed.
-fn run(modes: &[(&str, Mode)]) -> bool {
-    println!("KTAP version 1\n1..{}", modes.len() * CASES.len());
+/// Runs a case, and ends the program if that takes longer than [`TIMEOUT`].
+fn run_case(number: usize, title: &str, case: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
+    let (end, ended) = channel::<()>();
+    let report = format!("# nothing came of it in {TIMEOUT:?}\nnot ok {number} {title}");
+    let watchdog = thread::spawn(move || {
+        if ended.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            println!("{report}");
+            std::process::exit(1);
+        }
+    });
+    let outcome = case();
+    drop(end);
+    // It has not panicked.
+    let _ = watchdog.join();
+    outcome
+}
+
+/// Runs cases. Returns whether all have passed.
+fn run(cases: &[Case], modes: &[(&str, Mode)]) -> bool {
+    println!("KTAP version 1\n1..{}", modes.len() * cases.len());
     let mut passed = true;
     let mut number = 0;
     for (mode_name, mode) in modes {
@@ -43,19 +81,18 @@ fn run(modes: &[(&str, Mode)]) -> bool {
                 Ok(())
             }
         };
-        for (name, case) in CASES {
+        for (name, case) in cases {
             number += 1;
+            let title = format!("{mode_name}: {name}");
             let outcome = match &usable {
-                Ok(()) => case(*mode),
+                Ok(()) => run_case(number, &title, || case(*mode)),
                 Err(reason) => Ok(Outcome::Skipped(reason.clone())),
             };
             match outcome {
-                Ok(Outcome::Passed) => println!("ok {number} {mode_name}: {name}"),
-                Ok(Outcome::Skipped(reason)) => {
-                    println!("ok {number} {mode_name}: {name} # SKIP {reason}");
-                }
+                Ok(Outcome::Passed) => println!("ok {number} {title}"),
+                Ok(Outcome::Skipped(reason)) => println!("ok {number} {title} # SKIP {reason}"),
                 Err(what) => {
-                    println!("# {what}\nnot ok {number} {mode_name}: {name}");
+                    println!("# {what}\nnot ok {number} {title}");
                     passed = false;
                 }
             }
@@ -69,15 +106,19 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     if let ["child", name, role, address] = words[..] {
         return match mode(name).zip(Role::from_args(role, address)) {
-            Some(((_, mode), role)) => cases::child(mode, role),
+            Some(((_, mode), role)) => other_process::child(mode, role),
             None => ExitCode::from(2),
         };
     }
-    let modes: Option<Vec<_>> = words.into_iter().map(mode).collect();
-    match modes {
-        Some(modes) if !modes.is_empty() && run(&modes) => ExitCode::SUCCESS,
-        Some(modes) if !modes.is_empty() => ExitCode::FAILURE,
-        _ => {
+    let chosen = words.split_first().and_then(|(group, modes)| {
+        let (_, cases) = GROUPS.into_iter().find(|(name, _)| name == group)?;
+        let modes: Option<Vec<_>> = modes.iter().copied().map(mode).collect();
+        Some((cases, modes.filter(|modes| !modes.is_empty())?))
+    });
+    match chosen {
+        Some((cases, modes)) if run(cases, &modes) => ExitCode::SUCCESS,
+        Some(_) => ExitCode::FAILURE,
+        None => {
             eprintln!("{USAGE}");
             ExitCode::from(2)
         }

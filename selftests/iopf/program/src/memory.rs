@@ -1,29 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is tested.
+//! What the device finds in the memory of a process.
 
-use std::error::Error as StdError;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, ExitStatus};
-use std::{fs, io};
 
-use svadma::abi::{Counter, Descriptor, Field, Operation, Status};
+use svadma::abi::{Counter, Descriptor, Field, Operation};
 use svadma::uapi::Mode;
-use svadma::{Consumer, Done, Error, Failed, Reason};
+use svadma::{Error, Failed, Reason};
 
 use crate::area::{Area, PAGE};
-
-/// How a case has ended, unless it has failed.
-pub enum Outcome {
-    Passed,
-    /// It means nothing in this mode.
-    Skipped(String),
-}
-
-type Result<T = ()> = std::result::Result<T, Box<dyn StdError>>;
-
-/// A case: its name, and what it does.
-pub type Case = (&'static str, fn(Mode) -> Result<Outcome>);
+use crate::case::{expect, on_demand, passed, same, Case, Outcome, Result};
+use crate::other_process::{device, spawn, Role, DRIVER};
+use crate::work::{area, consumer, fill, refused};
 
 /// All of them.
 pub const CASES: [Case; 14] = [
@@ -44,89 +33,6 @@ pub const CASES: [Case; 14] = [
     }),
     ("driver unbound", |mode| passed(driver_unbound(mode))),
 ];
-
-fn passed(result: Result) -> Result<Outcome> {
-    result.map(|()| Outcome::Passed)
-}
-
-/// A case that is about pages which come when they are asked for.
-fn on_demand(mode: Mode, case: fn(Mode) -> Result) -> Result<Outcome> {
-    match mode {
-        Mode::Pinned => Ok(Outcome::Skipped("what is pinned does not fault".into())),
-        _ => passed(case(mode)),
-    }
-}
-
-/// # Errors
-///
-/// It is not so.
-fn expect(so: bool, what: impl std::fmt::Display) -> Result {
-    match so {
-        true => Ok(()),
-        false => Err(what.to_string().into()),
-    }
-}
-
-/// # Errors
-///
-/// The two differ.
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result {
-    expect(
-        found == expected,
-        format_args!("{what} is {found:x?}, not {expected:x?}"),
-    )
-}
-
-/// A consumer that has used its ring and completions, so that only data is left to fault.
-fn consumer(mode: Mode) -> Result<Consumer> {
-    let mut consumer = Consumer::open(mode, 6)?;
-    // SAFETY: No memory is used.
-    unsafe { consumer.carry_out(Descriptor::default()) }?;
-    Ok(consumer)
-}
-
-/// Memory, pinned if nothing else works.
-fn area(consumer: &Consumer, mode: Mode, pages: usize) -> Result<Area> {
-    let area = Area::new(pages)?;
-    if mode == Mode::Pinned {
-        consumer.pin(area.address(0), (pages * PAGE) as u64)?;
-    }
-    Ok(area)
-}
-
-fn fill(
-    consumer: &mut Consumer,
-    address: u64,
-    length: usize,
-    byte: u8,
-) -> std::result::Result<Done, Error> {
-    let descriptor = Descriptor {
-        operation: Operation::Fill.number(),
-        destination: address,
-        length: length as u64,
-        pattern: u64::from_le_bytes([byte; 8]),
-        ..Descriptor::default()
-    };
-    // SAFETY: The callers fill areas, which are no objects of the language.
-    unsafe { consumer.carry_out(descriptor) }
-}
-
-/// # Errors
-///
-/// It was not refused at `address` after `bytes_done`.
-fn refused(found: std::result::Result<Done, Error>, address: u64, bytes_done: usize) -> Result {
-    let expected = Failed {
-        reason: Reason::Fault {
-            status: Status::FaultInvalid,
-            address,
-        },
-        bytes_done: bytes_done as u64,
-    };
-    match found {
-        Err(Error::Failed(failed)) => same("the failure", failed, expected),
-        other => Err(format!("it should have failed: {other:?}").into()),
-    }
-}
 
 fn nothing(mode: Mode) -> Result {
     let consumer = consumer(mode)?;
@@ -154,7 +60,7 @@ fn first_touch(mode: Mode) -> Result {
     }
 }
 
-fn steady_state(mode: Mode) -> Result {
+pub fn steady_state(mode: Mode) -> Result {
     const PAGES: usize = 64;
     let mut consumer = consumer(mode)?;
     let area = area(&consumer, mode, PAGES)?;
@@ -341,95 +247,6 @@ fn interrupt(mode: Mode) -> Result {
     Ok(())
 }
 
-/// What another process does.
-#[derive(Clone, Copy)]
-pub enum Role {
-    /// Asks the device for what is at an address in the first process.
-    Reach(u64),
-    /// Ends while the device works.
-    Leave,
-    /// Unbinds the driver from the device that it uses, and goes on.
-    Unbind,
-}
-
-impl Role {
-    fn to_args(self) -> [String; 2] {
-        let (name, address) = match self {
-            Self::Reach(address) => ("reach", address),
-            Self::Leave => ("leave", 0),
-            Self::Unbind => ("unbind", 0),
-        };
-        [name.into(), address.to_string()]
-    }
-
-    /// From the arguments of a program.
-    pub fn from_args(name: &str, address: &str) -> Option<Self> {
-        let address = address.parse().ok()?;
-        match name {
-            "reach" => Some(Self::Reach(address)),
-            "leave" => Some(Self::Leave),
-            "unbind" => Some(Self::Unbind),
-            _ => None,
-        }
-    }
-}
-
-/// Runs this program again, as a process with an address space of its own.
-fn spawn(mode: Mode, role: Role) -> Result<ExitStatus> {
-    let mode = crate::MODES.iter().find(|(_, other)| *other == mode);
-    let (name, _) = mode.ok_or("a mode without a name")?;
-    let mut command = Command::new(std::env::current_exe()?);
-    Ok(command
-        .args(["child", name])
-        .args(role.to_args())
-        .status()?)
-}
-
-/// What the other process does.
-pub fn child(mode: Mode, role: Role) -> ExitCode {
-    let result = match role {
-        Role::Reach(address) => reach(mode, address),
-        Role::Leave => leave_in_the_middle(mode),
-        Role::Unbind => outlive_the_driver(mode),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("# in the other process: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Asks for memory of another process by its address.
-fn reach(mode: Mode, address: u64) -> Result {
-    let mut consumer = consumer(mode)?;
-    match fill(&mut consumer, address, PAGE, 0xee) {
-        Err(Error::Failed(_)) => Ok(()),
-        other => Err(format!("it is not refused: {other:?}").into()),
-    }
-}
-
-fn leave_in_the_middle(mode: Mode) -> Result {
-    const PAGES: usize = 4096;
-    let mut consumer = consumer(mode)?;
-    let area = Area::new(PAGES)?;
-    let descriptor = Descriptor {
-        operation: Operation::Fill.number(),
-        destination: area.address(0),
-        length: (PAGES * PAGE) as u64,
-        pattern: 1,
-        ..Descriptor::default()
-    };
-    // SAFETY: It is an area.
-    let _ticket = unsafe { consumer.submit(descriptor) }?;
-    while consumer.count(Counter::PageGroups) < 8 {
-        std::thread::yield_now();
-    }
-    // Neither closed nor unmapped by the program.
-    std::process::exit(0);
-}
-
 fn another_process(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
     let area = area(&consumer, mode, 1)?;
@@ -451,42 +268,6 @@ fn exit_in_the_middle(mode: Mode) -> Result {
         steady_state(mode)?;
     }
     Ok(())
-}
-
-/// Where the driver is bound to devices and unbound.
-const DRIVER: &str = "/sys/bus/pci/drivers/svadma";
-
-/// The PCI address of the device that the driver is bound to.
-fn device() -> Result<String> {
-    for entry in fs::read_dir(DRIVER)? {
-        let name = entry?.file_name().into_string();
-        if let Some(address) = name.ok().filter(|name| name.contains(':')) {
-            return Ok(address);
-        }
-    }
-    Err("the driver is bound to no device".into())
-}
-
-/// # Errors
-///
-/// The request was not refused with this error.
-fn errno<T: std::fmt::Debug>(found: std::result::Result<T, Error>, errno: i32) -> Result {
-    match found {
-        Err(Error::Open(error) | Error::Request(_, error)) => {
-            let expected = io::Error::from_raw_os_error(errno);
-            same("the error", error.to_string(), expected.to_string())
-        }
-        other => Err(format!("it is not refused: {other:?}").into()),
-    }
-}
-
-fn outlive_the_driver(mode: Mode) -> Result {
-    let consumer = consumer(mode)?;
-    fs::write(format!("{DRIVER}/unbind"), device()?)?;
-    errno(consumer.wait_for_interrupt(0, 0), libc::ENXIO)?;
-    errno(Consumer::open(mode, 1), libc::ENOENT)?;
-    let count = consumer.count(Counter::Descriptors);
-    Err(format!("the doorbell page is there and reads {count}").into())
 }
 
 fn driver_unbound(mode: Mode) -> Result {

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The device as a whole, which the tests make err.
+
+use std::fs;
+
+use svadma::abi::{register, Probe, ProbeResult, PAGE_RESPONSE_TIMEOUT_MS};
+use svadma::uapi;
+
+use crate::case::Result;
+use crate::requests::Device;
+
+/// The file of the device in sysfs, below `iopf`.
+pub fn attribute(name: &str) -> Result<String> {
+    Ok(fs::read_to_string(attribute_path(name)?)?)
+}
+
+/// Where that is.
+pub fn attribute_path(name: &str) -> Result<String> {
+    let device = crate::other_process::device()?;
+    Ok(format!("/sys/bus/pci/devices/{device}/iopf/{name}"))
+}
+
+/// The PASIDs of all who are bound, and the processes.
+pub fn pasids() -> Result<Vec<(u32, u32)>> {
+    let text = attribute("bindings")?;
+    let numbers = text.lines().map(|line| {
+        let number = |name: &str| {
+            let mut words = line.split_whitespace();
+            words.find_map(|word| word.strip_prefix(name)?.parse().ok())
+        };
+        number("pasid=").zip(number("pid="))
+    });
+    let numbers: Option<Vec<_>> = numbers.collect();
+    numbers.ok_or_else(|| format!("{text} is not understood").into())
+}
+
+/// The PASID of this process, which is bound once.
+pub fn own_pasid() -> Result<u32> {
+    let all = pasids()?;
+    let own = all.iter().find(|(_, pid)| *pid == std::process::id());
+    Ok(own.ok_or("this process is not bound")?.0)
+}
+
+/// Registers that concern all consumers, until this is dropped: then the device does as it should.
+pub struct Control {
+    device: Device,
+    expecting_faults: bool,
+}
+
+impl Control {
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            device: Device::open()?,
+            expecting_faults: false,
+        })
+    }
+
+    /// The IOMMU will say something about accesses.
+    pub fn expecting_faults() -> Result<Self> {
+        fs::write("/dev/kmsg", "pdio: expect fault\n")?;
+        let mut control = Self::new()?;
+        control.expecting_faults = true;
+        Ok(control)
+    }
+
+    pub fn set(&self, register: u64, value: u32) -> Result {
+        let words = [register, value.into()];
+        Ok(self.device.request(uapi::WRITE_REGISTER, &words)?)
+    }
+
+    pub fn get(&self, register: u64) -> Result<u32> {
+        let mut words = [register, 0];
+        self.device
+            .request_at(uapi::READ_REGISTER, words.as_mut_ptr() as u64)?;
+        Ok(words[1] as u32)
+    }
+
+    /// Has the device try an access, which writes zeros if it is one that writes.
+    pub fn probe(&self, probe: Probe, pasid: u32, address: u64) -> Result<ProbeResult> {
+        self.set(register::PROBE_ADDRESS, address as u32)?;
+        self.set(register::PROBE_ADDRESS + 4, (address >> 32) as u32)?;
+        self.set(register::PROBE_DATA, 0)?;
+        self.set(register::PROBE_PASID, pasid)?;
+        self.set(register::PROBE_COMMAND, probe.number())?;
+        let result = ProbeResult::from_number(self.get(register::PROBE_RESULT)?);
+        Ok(result.ok_or("an unknown result")?)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        for (register, value) in [
+            (register::INJECT_DROPPED_RESPONSES, 0),
+            (register::INJECT_LATE_RESPONSES, 0),
+            (register::INJECT_DAMAGED_DESCRIPTORS, 0),
+            (register::INJECT_FOREIGN_PASIDS, 0),
+            (register::PAGE_REQUEST_WINDOW, 1),
+            (register::PAGE_RESPONSE_TIMEOUT_MS, PAGE_RESPONSE_TIMEOUT_MS),
+        ] {
+            // A device that is gone does nothing any more.
+            let _ = self.set(register, value);
+        }
+        if self.expecting_faults {
+            // Those that were logged come first.
+            let _ = fs::write("/dev/kmsg", "pdio: expect nothing\n");
+        }
+    }
+}
