@@ -23,9 +23,13 @@ pub(crate) struct Injection {
 
 /// Takes one from a count. Returns whether there was one.
 fn take(count: &mut u32) -> bool {
-    let any = *count != 0;
-    *count -= u32::from(any);
-    any
+    match count.checked_sub(1) {
+        Some(left) => {
+            *count = left;
+            true
+        }
+        None => false,
+    }
 }
 
 /// What becomes of a page response.
