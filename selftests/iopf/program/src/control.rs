@@ -24,7 +24,8 @@ pub fn attribute_path(name: &str) -> Result<String> {
 /// The PASIDs of all who are bound, and the processes.
 pub fn pasids() -> Result<Vec<(u32, u32)>> {
     let text = attribute("bindings")?;
-    let numbers = text.lines().map(|line| {
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let numbers = lines.map(|line| {
         let number = |name: &str| {
             let mut words = line.split_whitespace();
             words.find_map(|word| word.strip_prefix(name)?.parse().ok())

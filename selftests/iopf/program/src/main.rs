@@ -8,6 +8,7 @@ mod area;
 mod case;
 mod changes;
 mod control;
+mod errors;
 mod memory;
 mod other_process;
 mod requests;
@@ -24,13 +25,14 @@ use svadma::{Consumer, Error};
 use case::{Case, Outcome, Result};
 use other_process::Role;
 
-const USAGE: &str = "usage: iopf-test memory|requests|changes sva|mirror|pinned...";
+const USAGE: &str = "usage: iopf-test memory|requests|changes|errors sva|mirror|pinned...";
 
 /// The cases, by what they are about.
-const GROUPS: [(&str, &[Case]); 3] = [
+const GROUPS: [(&str, &[Case]); 4] = [
     ("memory", &memory::CASES),
     ("requests", &requests::CASES),
     ("changes", &changes::CASES),
+    ("errors", &errors::CASES),
 ];
 
 /// The modes, by their names in sysfs.
