@@ -270,7 +270,14 @@ impl Mirror {
         let mm = MmWithUser::into_mmput_async(self.mm.mmget_not_zero().ok_or(ESRCH)?);
         let mut batch = Batch::new();
 
-        for request in group.requests() {
+        // More would drive out what was brought in just before, and the device, which begins with that,
+        // would ask again and again. It asks for the rest when it gets there.
+        let most = self
+            .device
+            .binding_limit()
+            .min(self.device.budget().limit());
+
+        for request in group.requests().take(most as usize) {
             if request.beyond || request.address > self.attached.domain().last() {
                 return Err(EFAULT);
             }
