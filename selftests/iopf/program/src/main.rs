@@ -7,6 +7,7 @@
 mod area;
 mod case;
 mod changes;
+mod company;
 mod control;
 mod errors;
 mod memory;
@@ -25,13 +26,14 @@ use svadma::{Consumer, Error};
 use case::{Case, Outcome, Result};
 use other_process::Role;
 
-const USAGE: &str = "usage: iopf-test memory|requests|changes|errors sva|mirror|pinned...";
+const USAGE: &str = "usage: iopf-test memory|requests|changes|company|errors sva|mirror|pinned...";
 
 /// The cases, by what they are about.
-const GROUPS: [(&str, &[Case]); 4] = [
+const GROUPS: [(&str, &[Case]); 5] = [
     ("memory", &memory::CASES),
     ("requests", &requests::CASES),
     ("changes", &changes::CASES),
+    ("company", &company::CASES),
     ("errors", &errors::CASES),
 ];
 

@@ -199,12 +199,12 @@ fn work(mode: Mode) -> Result {
 }
 
 fn share(mode: Mode, number: u64) -> Result {
-    const PAGES: usize = 24;
+    const PAGES: usize = 12;
     const BYTES: usize = PAGES * PAGE;
     let mut consumer = consumer(mode)?;
     let (from, to) = (area(&consumer, mode, PAGES)?, area(&consumer, mode, PAGES)?);
     let content = |round: u64, offset: usize| number << 48 | round << 32 | offset as u64;
-    for round in 0..4 {
+    for round in 0..2 {
         for offset in (0..BYTES).step_by(8) {
             from.store(offset, content(round, offset));
         }
