@@ -78,6 +78,12 @@ impl Context {
     }
 }
 
+/// log2 of the largest aligned block whose pages are invalidated together; what lies further apart
+/// is by an invalidation of everything. VT-d's driver does not ask how many pages the IOMMU takes at
+/// once for a first-stage page table (`CAP_REG.MAMV`: 2^18 pages in QEMU), and an invalidation that is
+/// refused is left out.
+const LARGEST_SPAN_SHIFT: u32 = 30;
+
 /// An `iommu_domain` for DMA by one device at a time.
 ///
 /// # Invariants
@@ -386,12 +392,7 @@ impl Domain {
             // everything will follow.
             unsafe { (*gather).queued = true };
             self.unmap_into(gather, ranges);
-            // SAFETY: `gather` is initialized and nobody else uses it.
-            let gather = unsafe { &mut *gather };
-
-            if !ptr::eq(gather.freelist.pages.next, &gather.freelist.pages) {
-                self.removed.with(|removed| removed.append(gather));
-            }
+            self.keep_removed(gather);
         });
     }
 
@@ -399,11 +400,34 @@ impl Domain {
     /// them unreachable by one invalidation. Does not sleep.
     #[inline]
     pub fn unmap_sync(&self, ranges: impl Iterator<Item = (u64, usize)>) {
+        let mut wide = false;
+
         self.with_gather(|gather| {
             self.unmap_into(gather, ranges);
-            // SAFETY: `gather` is initialized and holds what was unmapped from this domain.
-            unsafe { bindings::pdio_iommu_iotlb_sync(self.domain.as_ptr(), gather) };
+            // SAFETY: `gather` is initialized and nobody else uses it.
+            let (start, end) = unsafe { ((*gather).start, (*gather).end) };
+
+            wide = start <= end && (start ^ end) >> LARGEST_SPAN_SHIFT != 0;
+            if wide {
+                self.keep_removed(gather);
+            } else {
+                // SAFETY: `gather` is initialized and holds what was unmapped from this domain.
+                unsafe { bindings::pdio_iommu_iotlb_sync(self.domain.as_ptr(), gather) };
+            }
         });
+        if wide {
+            self.flush();
+        }
+    }
+
+    /// Takes the page-table pages out of a gather, to be freed by the next [`Domain::flush`].
+    fn keep_removed(&self, gather: *mut bindings::iommu_iotlb_gather) {
+        // SAFETY: The callers have initialized it, and nobody else uses it.
+        let gather = unsafe { &mut *gather };
+
+        if !ptr::eq(gather.freelist.pages.next, &gather.freelist.pages) {
+            self.removed.with(|removed| removed.append(gather));
+        }
     }
 
     /// Unmaps ranges into a gather.
