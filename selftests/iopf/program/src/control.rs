@@ -46,23 +46,20 @@ pub fn own_pasid() -> Result<u32> {
 /// Registers that concern all consumers, until this is dropped: then the device does as it should.
 pub struct Control {
     device: Device,
-    expecting_faults: bool,
 }
 
 impl Control {
     pub fn new() -> Result<Self> {
         Ok(Self {
             device: Device::open()?,
-            expecting_faults: false,
         })
     }
 
-    /// The IOMMU will say something about accesses.
+    /// The IOMMU will say something about accesses, until the program ends: what it has to say comes
+    /// by an interrupt, which may be later than all else that the access leads to.
     pub fn expecting_faults() -> Result<Self> {
         fs::write("/dev/kmsg", "pdio: expect fault\n")?;
-        let mut control = Self::new()?;
-        control.expecting_faults = true;
-        Ok(control)
+        Self::new()
     }
 
     pub fn set(&self, register: u64, value: u32) -> Result {
@@ -101,10 +98,6 @@ impl Drop for Control {
         ] {
             // A device that is gone does nothing any more.
             let _ = self.set(register, value);
-        }
-        if self.expecting_faults {
-            // Those that were logged come first.
-            let _ = fs::write("/dev/kmsg", "pdio: expect nothing\n");
         }
     }
 }
