@@ -13,9 +13,11 @@ use kernel::{
     sync::Arc, //
 };
 use pdio::sysfs::{
-    Directory,
-    File,
-    Parent, //
+    parse_number,
+    show_choice,
+    show_number,
+    DeviceFiles,
+    File, //
 };
 
 use crate::{
@@ -34,9 +36,7 @@ use crate::{
 
 /// The directories of one device.
 pub(crate) struct Attributes {
-    // Dropped in this order: the inner one first.
-    _statistics: Directory<AttachedOps>,
-    _settings: Directory<AttachedOps>,
+    _files: DeviceFiles<AttachedOps>,
 }
 
 impl Attributes {
@@ -46,37 +46,10 @@ impl Attributes {
     ///
     /// `ENOMEM`, `EEXIST`.
     pub(crate) fn new(ops: &Arc<AttachedOps>) -> Result<Self> {
-        let settings = Directory::new(
-            Parent::Device(ops.device()),
-            c"dma_map_cache",
-            SETTINGS,
-            ops.clone(),
-        )?;
-
         Ok(Self {
-            _statistics: Directory::new(
-                Parent::Directory(&settings),
-                c"statistics",
-                STATISTICS,
-                ops.clone(),
-            )?,
-            _settings: settings,
+            _files: DeviceFiles::new(ops.device(), c"dma_map_cache", SETTINGS, STATISTICS, ops)?,
         })
     }
-}
-
-/// Shows a number.
-fn show_number(out: &mut Formatter<'_>, number: u64) -> Result {
-    write!(out, "{number}").map_err(|_| EFBIG)
-}
-
-/// Reads decimal digits.
-fn parse_number(text: &str) -> Result<u64> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(EINVAL);
-    }
-
-    text.parse().map_err(|_| EINVAL)
 }
 
 /// Sets a tunable.
@@ -93,19 +66,7 @@ fn store_deferred(ops: &AttachedOps, tunable: &Tunable, text: &str) -> Result {
 
 /// Lists all strategies, the current one in brackets.
 fn show_strategy(ops: &AttachedOps, out: &mut Formatter<'_>) -> Result {
-    let current = ops.engine().chosen();
-
-    for (index, kind) in Kind::ALL.into_iter().enumerate() {
-        let separator = if index == 0 { "" } else { " " };
-
-        if kind == current {
-            write!(out, "{separator}[{kind}]")
-        } else {
-            write!(out, "{separator}{kind}")
-        }
-        .map_err(|_| EFBIG)?;
-    }
-    Ok(())
+    show_choice(out, Kind::ALL, ops.engine().chosen())
 }
 
 /// Changes the strategy.

@@ -4,10 +4,7 @@
 //!
 //! `Documentation/ABI/testing/sysfs-bus-pci-iopf` describes each file.
 
-use core::fmt::{
-    Display,
-    Write, //
-};
+use core::fmt::Write;
 
 use kernel::{
     prelude::*,
@@ -17,9 +14,11 @@ use kernel::{
 use pdio::{
     iopf::Mode,
     sysfs::{
-        Directory,
-        File,
-        Parent, //
+        parse_number,
+        show_choice,
+        show_number,
+        DeviceFiles,
+        File, //
     }, //
 };
 
@@ -39,9 +38,7 @@ use crate::{
 
 /// The directories of one device.
 pub(crate) struct Attributes {
-    // Dropped in this order: the inner one first.
-    _statistics: Directory<Device>,
-    _settings: Directory<Device>,
+    _files: DeviceFiles<Device>,
 }
 
 impl Attributes {
@@ -51,56 +48,10 @@ impl Attributes {
     ///
     /// `ENOMEM`, also if there is such a directory already.
     pub(crate) fn new(device: &Arc<Device>) -> Result<Self> {
-        let settings = Directory::new(
-            Parent::Device(device.dma_device()),
-            c"iopf",
-            SETTINGS,
-            device.clone(),
-        )?;
-
         Ok(Self {
-            _statistics: Directory::new(
-                Parent::Directory(&settings),
-                c"statistics",
-                STATISTICS,
-                device.clone(),
-            )?,
-            _settings: settings,
+            _files: DeviceFiles::new(device.dma_device(), c"iopf", SETTINGS, STATISTICS, device)?,
         })
     }
-}
-
-/// Lists all that can be chosen, what is chosen in brackets.
-fn show_choice<T: Display + PartialEq>(
-    out: &mut Formatter<'_>,
-    all: impl IntoIterator<Item = T>,
-    chosen: T,
-) -> Result {
-    for (index, choice) in all.into_iter().enumerate() {
-        let separator = if index == 0 { "" } else { " " };
-
-        if choice == chosen {
-            write!(out, "{separator}[{choice}]")
-        } else {
-            write!(out, "{separator}{choice}")
-        }
-        .map_err(|_| EFBIG)?;
-    }
-    Ok(())
-}
-
-/// Shows a number.
-fn show_number(out: &mut Formatter<'_>, number: u64) -> Result {
-    write!(out, "{number}").map_err(|_| EFBIG)
-}
-
-/// Reads decimal digits.
-fn parse_number(text: &str) -> Result<u64> {
-    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(EINVAL);
-    }
-
-    text.parse().map_err(|_| EINVAL)
 }
 
 /// Shows how many groups took how long: the longest time of a range, in microseconds, and the number

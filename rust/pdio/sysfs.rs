@@ -6,7 +6,10 @@
 //! [`include/linux/sysfs.h`](srctree/include/linux/sysfs.h)
 
 use core::{
-    fmt::Write,
+    fmt::{
+        Display,
+        Write, //
+    },
     ptr,
     ptr::NonNull,
     slice, //
@@ -60,6 +63,51 @@ pub trait AsKobject {
     /// The raw object.
     #[doc(hidden)]
     fn as_kobject(&self) -> *mut bindings::kobject;
+}
+
+/// Shows a number.
+///
+/// # Errors
+///
+/// `EFBIG`: it does not fit.
+pub fn show_number(out: &mut Formatter<'_>, number: u64) -> Result {
+    write!(out, "{number}").map_err(|_| EFBIG)
+}
+
+/// Shows all that can be chosen, what is chosen in brackets.
+///
+/// # Errors
+///
+/// `EFBIG`: it does not fit.
+pub fn show_choice<T: Display + PartialEq>(
+    out: &mut Formatter<'_>,
+    all: impl IntoIterator<Item = T>,
+    chosen: T,
+) -> Result {
+    for (index, choice) in all.into_iter().enumerate() {
+        let separator = if index == 0 { "" } else { " " };
+
+        if choice == chosen {
+            write!(out, "{separator}[{choice}]")
+        } else {
+            write!(out, "{separator}{choice}")
+        }
+        .map_err(|_| EFBIG)?;
+    }
+    Ok(())
+}
+
+/// Reads decimal digits.
+///
+/// # Errors
+///
+/// `EINVAL`: there are none, or more than a number of 64 bits has, or anything else.
+pub fn parse_number(text: &str) -> Result<u64> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(EINVAL);
+    }
+
+    text.parse().map_err(|_| EINVAL)
 }
 
 /// What the kernel knows of a file: first what it asks for, then what we need.
@@ -226,5 +274,40 @@ impl<T: Send + Sync + 'static> Drop for Directory<T> {
             bindings::kobject_del(self.kobject.as_ptr());
             bindings::kobject_put(self.kobject.as_ptr());
         }
+    }
+}
+
+/// What a user sees and sets of a device: a directory of settings, with a directory `statistics` in
+/// it.
+pub struct DeviceFiles<T: Send + Sync + 'static> {
+    // Dropped in this order: the inner one first.
+    _statistics: Directory<T>,
+    _settings: Directory<T>,
+}
+
+impl<T: Send + Sync + 'static> DeviceFiles<T> {
+    /// Makes them, the outer one by the name of `name`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, `EEXIST`; nothing is left behind.
+    pub fn new(
+        device: &DmaDevice,
+        name: &CStr,
+        settings: &'static [File<T>],
+        statistics: &'static [File<T>],
+        data: &Arc<T>,
+    ) -> Result<Self> {
+        let settings = Directory::new(Parent::Device(device), name, settings, data.clone())?;
+
+        Ok(Self {
+            _statistics: Directory::new(
+                Parent::Directory(&settings),
+                c"statistics",
+                statistics,
+                data.clone(),
+            )?,
+            _settings: settings,
+        })
     }
 }
