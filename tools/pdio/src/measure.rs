@@ -43,7 +43,7 @@ impl Clock {
 }
 
 /// Longest boot.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(300);
 /// Guest time for which `auto` sees the load before it is measured. It changes its mind after two
 /// seconds.
 const SETTLING: Duration = Duration::from_secs(5);
