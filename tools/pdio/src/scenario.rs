@@ -258,7 +258,9 @@ const NETWORK: Workload = Workload {
     demo: true,
 };
 
-const fn stream(bytes: u64, ops: u64) -> Workload {
+/// A demo leaves out what is smaller than a packet: how many writes TCP joins in one depends on
+/// timing, and changes the cost of a write by more than an IOMMU does.
+const fn stream(bytes: u64, ops: u64, demo: bool) -> Workload {
     Workload {
         name: "tcp-stream",
         title: "TCP stream, first to second device",
@@ -266,6 +268,7 @@ const fn stream(bytes: u64, ops: u64) -> Workload {
         program: Program::Load("stream"),
         bytes,
         ops,
+        demo,
         ..NETWORK
     }
 }
@@ -468,12 +471,12 @@ pub const WORKLOADS: [Workload; 39] = [
     live(1_000 << 12, " set=64 live=1000"),
     live(10_000 << 12, " set=64 live=10000"),
     live(100_000 << 12, " set=64 live=100000"),
-    stream(64, 8000),
-    stream(256, 6000),
-    stream(1024, 4000),
-    stream(4096, 1200),
-    stream(65536, 96),
-    receive(64, 8000, true),
+    stream(64, 8000, false),
+    stream(256, 6000, false),
+    stream(1024, 4000, true),
+    stream(4096, 1200, true),
+    stream(65536, 96, true),
+    receive(64, 8000, false),
     receive(256, 6000, false),
     receive(1024, 4000, false),
     receive(4096, 1200, false),
