@@ -79,11 +79,17 @@ impl Translation {
 }
 
 /// A process that is bound to a device.
+///
+/// Lock order: `ending`, then `translation`. The second is taken where page requests are served,
+/// which the end of a translation waits for, so only the first may be held meanwhile.
 #[pin_data]
 pub(crate) struct Binding {
     /// Gone when the process is unbound.
     #[pin]
     translation: Mutex<Option<Translation>>,
+    /// Held until that has ended, so that all who unbind the process wait for whoever was first.
+    #[pin]
+    ending: Mutex<()>,
     mode: Mode,
     pasid: u32,
     /// The process, as its initial PID namespace knows it.
@@ -104,12 +110,14 @@ impl Binding {
     ) -> Result<Arc<Self>> {
         let task = kernel::current!();
         let mm = task.mm().ok_or(EINVAL)?;
+        let arrival = device.arrive()?;
         let mode = mode.unwrap_or_else(|| device.mode());
         let translation = Translation::new(device, mm, mode, callbacks)?;
         let pasid = translation.pasid();
         let binding = Arc::pin_init(
             pin_init!(Self {
                 translation <- new_mutex!(Some(translation)),
+                ending <- new_mutex!(()),
                 mode,
                 pasid,
                 pid: task.group_leader().pid(),
@@ -118,8 +126,8 @@ impl Binding {
             GFP_KERNEL,
         )?;
 
-        device
-            .add(binding.clone())
+        arrival
+            .list(binding.clone())
             .inspect_err(|_| binding.revoke())?;
         Ok(binding)
     }
@@ -172,13 +180,15 @@ impl Binding {
 
     /// Unbinds the process. May sleep.
     pub(crate) fn end(self: Arc<Self>) {
-        self.device.remove(&self);
+        // In this order, so that a device that goes at the same time finds it and waits.
         self.revoke();
+        self.device.remove(&self);
     }
 
-    /// Has the device translate nothing for it any more, for it is unplugged or the process is
-    /// unbound. May sleep.
+    /// Has the device translate nothing for it any more when this returns, for the device or its
+    /// driver goes or the process is unbound. May sleep.
     pub(crate) fn revoke(&self) {
+        let _ending = self.ending.lock();
         let translation = self.translation.lock().take();
 
         if let Some(translation) = translation {

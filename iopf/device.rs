@@ -12,11 +12,13 @@ use core::{
 };
 
 use kernel::{
+    new_condvar,
     new_mutex,
     prelude::*,
     str::Formatter,
     sync::{
         Arc,
+        CondVar,
         Mutex, //
     }, //
 };
@@ -54,13 +56,16 @@ const DEFAULT_BUDGET_BYTES: u64 = 256 << 20;
 /// Who is bound.
 struct Bindings {
     all: KVec<Arc<Binding>>,
+    /// How many are being bound.
+    arriving: usize,
     /// Whether anybody can be bound.
-    registered: bool,
+    open: bool,
 }
 
 /// A device to which processes are bound.
 ///
-/// Lock order: `attributes`, then what sysfs holds while a file is used, then `bindings`.
+/// Lock order: `attributes`, then what sysfs holds while a file is used, then what a binding holds
+/// while it ends, then `bindings`.
 #[pin_data]
 pub(crate) struct Device {
     device: DmaDevice,
@@ -77,8 +82,32 @@ pub(crate) struct Device {
     statistics: Statistics,
     #[pin]
     bindings: Mutex<Bindings>,
+    /// Somebody is bound, or could not be.
+    #[pin]
+    arrived: CondVar,
     #[pin]
     attributes: Mutex<Option<Attributes>>,
+}
+
+/// Somebody who is being bound to a device, which waits until this is dropped before it goes.
+pub(crate) struct Arrival<'a>(&'a Device);
+
+impl Arrival<'_> {
+    /// Lists them as bound.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn list(&self, binding: Arc<Binding>) -> Result {
+        Ok(self.0.bindings.lock().all.push(binding, GFP_KERNEL)?)
+    }
+}
+
+impl Drop for Arrival<'_> {
+    fn drop(&mut self) {
+        self.0.bindings.lock().arriving -= 1;
+        self.0.arrived.notify_all();
+    }
 }
 
 impl Device {
@@ -118,8 +147,10 @@ impl Device {
                 statistics: Statistics::new(),
                 bindings <- new_mutex!(Bindings {
                     all: KVec::new(),
-                    registered: true,
+                    arriving: 0,
+                    open: true,
                 }),
+                arrived <- new_condvar!(),
                 attributes <- new_mutex!(None),
             }),
             GFP_KERNEL,
@@ -134,16 +165,28 @@ impl Device {
         let attributes = self.attributes.lock().take();
 
         drop(attributes);
+        self.close();
+    }
 
-        let left = {
+    /// Lets nobody be bound any more, and unbinds who is. All of it has ended when this returns,
+    /// whoever has begun it. May sleep.
+    fn close(&self) {
+        {
             let mut bindings = self.bindings.lock();
 
-            bindings.registered = false;
-            core::mem::take(&mut bindings.all)
-        };
+            bindings.open = false;
+            while bindings.arriving != 0 {
+                self.arrived.wait(&mut bindings);
+            }
+        }
+        loop {
+            let last = self.bindings.lock().all.last().cloned();
+            let Some(binding) = last else {
+                break;
+            };
 
-        for binding in left {
             binding.revoke();
+            self.remove(&binding);
         }
     }
 
@@ -293,18 +336,19 @@ impl Device {
         Ok(all)
     }
 
-    /// Lists a binding.
+    /// Announces somebody who is to be bound.
     ///
     /// # Errors
     ///
-    /// `ENODEV`: the device is not registered any more. `ENOMEM`.
-    pub(crate) fn add(&self, binding: Arc<Binding>) -> Result {
+    /// `ENODEV`: the device is not registered any more.
+    pub(crate) fn arrive(&self) -> Result<Arrival<'_>> {
         let mut bindings = self.bindings.lock();
 
-        if !bindings.registered {
+        if !bindings.open {
             return Err(ENODEV);
         }
-        Ok(bindings.all.push(binding, GFP_KERNEL)?)
+        bindings.arriving += 1;
+        Ok(Arrival(self))
     }
 
     /// Lists a binding no more.

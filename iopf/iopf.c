@@ -34,7 +34,8 @@ EXPORT_SYMBOL_GPL(iopf_register_device);
  *
  * Processes that are still bound are unbound, as by iopf_unbind(), which has to be
  * called for each of them nevertheless, before or after, and for the same reason the
- * device must not use their PASIDs any more.
+ * device must not use their PASIDs any more. Calls of iopf_unbind() that have begun
+ * are waited for.
  *
  * Context: May sleep. At the latest in remove.
  */
@@ -80,7 +81,8 @@ EXPORT_SYMBOL_GPL(iopf_bind);
  * The device must not use the PASID any more, by the driver's own doing: it has
  * stopped, and no request of it is on its way. What it has asked for and was not
  * answered yet is answered during the call. &iopf_binding_ops.stop is called unless
- * it was, and not after the return.
+ * it was, and not after the return. Whatever has begun to unbind the process before,
+ * has ended then.
  *
  * Context: May sleep. From any process.
  */
