@@ -85,13 +85,14 @@ impl Consumer {
         Ok(())
     }
 
-    /// Takes the queue away.
+    /// Takes the queue away. Whoever else does so at the same time waits until that is done.
     ///
     /// # Errors
     ///
     /// `ENXIO`: there is none.
     pub(crate) fn unbind(&self) -> Result {
-        let Bound { binding, queue } = self.bound.lock().take().ok_or(ENXIO)?;
+        let mut bound = self.bound.lock();
+        let Bound { binding, queue } = bound.take().ok_or(ENXIO)?;
 
         self.doorbell.hide();
         queue.stop();
@@ -154,7 +155,8 @@ impl OpenFile for Consumer {
     }
 
     fn release(&self) {
-        // Without one, there is nothing to take away.
+        // Without one, there is nothing to take away. Listed until then, so that a driver that goes
+        // waits for it.
         let _ = self.unbind();
         self.device
             .consumers
