@@ -23,16 +23,20 @@ use crate::{
     pci::PciDevice, //
 };
 
-/// What is told about drivers; all of it with the lock of the device held.
+/// What is told about drivers; all of it with the lock of the device held. What is not implemented is
+/// passed over.
 pub trait DriverEvents: Send + Sync {
     /// A driver is about to be bound: DMA is configured, probe comes next.
-    fn bind(&self, pci: &PciDevice, device: &LockedDevice<'_>);
+    fn bind(&self, _pci: &PciDevice, _device: &LockedDevice<'_>) {}
 
     /// A driver could not be bound. Its managed resources are still there.
-    fn not_bound(&self, pci: &PciDevice);
+    fn not_bound(&self, _pci: &PciDevice) {}
+
+    /// A driver is about to be unbound: it does not know yet.
+    fn unbind(&self, _pci: &PciDevice, _device: &LockedDevice<'_>) {}
 
     /// A driver was unbound, and everything that it held is released.
-    fn unbound(&self, pci: &PciDevice, device: &LockedDevice<'_>);
+    fn unbound(&self, _pci: &PciDevice, _device: &LockedDevice<'_>) {}
 }
 
 /// A subscription to [`DriverEvents`].
@@ -115,6 +119,12 @@ impl<T: DriverEvents> Registration<T> {
                 let locked = unsafe { LockedDevice::assume(device) };
 
                 this.events.bind(&pci, &locked);
+            }
+            bindings::bus_notifier_event_BUS_NOTIFY_UNBIND_DRIVER => {
+                // SAFETY: As above.
+                let locked = unsafe { LockedDevice::assume(device) };
+
+                this.events.unbind(&pci, &locked);
             }
             bindings::bus_notifier_event_BUS_NOTIFY_UNBOUND_DRIVER => {
                 // SAFETY: As above.

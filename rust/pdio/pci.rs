@@ -140,6 +140,11 @@ impl PciDevice {
         }
     }
 
+    /// Whether it is this device.
+    pub fn is(&self, device: &DmaDevice) -> bool {
+        ptr::eq(&*self.device, device.device())
+    }
+
     /// As a device that does DMA.
     pub fn dma_device(&self) -> DmaDevice {
         DmaDevice::new(&self.device)
