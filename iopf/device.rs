@@ -32,6 +32,7 @@ use pdio::{
 use crate::{
     attributes::Attributes,
     binding::Binding,
+    departure::Departure,
     policy::{
         budget::{
             donor,
@@ -64,8 +65,8 @@ struct Bindings {
 
 /// A device to which processes are bound.
 ///
-/// Lock order: `attributes`, then what sysfs holds while a file is used, then what a binding holds
-/// while it ends, then `bindings`.
+/// Lock order: `registration`, then what sysfs and the bus hold while they call, then what a binding
+/// holds while it ends, then `bindings`.
 #[pin_data]
 pub(crate) struct Device {
     device: DmaDevice,
@@ -86,7 +87,13 @@ pub(crate) struct Device {
     #[pin]
     arrived: CondVar,
     #[pin]
-    attributes: Mutex<Option<Attributes>>,
+    registration: Mutex<Option<Registration>>,
+}
+
+/// What a registered device has beyond itself, and what keeps it.
+struct Registration {
+    _attributes: Attributes,
+    _departure: Departure,
 }
 
 /// Somebody who is being bound to a device, which waits until this is dropped before it goes.
@@ -151,26 +158,31 @@ impl Device {
                     open: true,
                 }),
                 arrived <- new_condvar!(),
-                attributes <- new_mutex!(None),
+                registration <- new_mutex!(None),
             }),
             GFP_KERNEL,
         )?;
 
-        *device.attributes.lock() = Some(Attributes::new(&device)?);
+        let registration = Registration {
+            _attributes: Attributes::new(&device)?,
+            _departure: Departure::new(device.clone())?,
+        };
+
+        *device.registration.lock() = Some(registration);
         Ok(device)
     }
 
     /// Takes the directory away, and unbinds who is still bound. May sleep.
     pub(crate) fn unregister(&self) {
-        let attributes = self.attributes.lock().take();
+        let registration = self.registration.lock().take();
 
-        drop(attributes);
+        drop(registration);
         self.close();
     }
 
     /// Lets nobody be bound any more, and unbinds who is. All of it has ended when this returns,
     /// whoever has begun it. May sleep.
-    fn close(&self) {
+    pub(crate) fn close(&self) {
         {
             let mut bindings = self.bindings.lock();
 
@@ -340,7 +352,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `ENODEV`: the device is not registered any more.
+    /// `ENODEV`: the device, or its driver, is going.
     pub(crate) fn arrive(&self) -> Result<Arrival<'_>> {
         let mut bindings = self.bindings.lock();
 

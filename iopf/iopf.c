@@ -16,7 +16,9 @@
  * iopf_register_device - let processes be bound to a device
  * @dev: PCI function with PASID and PRI, to which the caller is bound as its driver
  *
- * Makes the directory "iopf" of the device in sysfs.
+ * Makes the directory "iopf" of the device in sysfs. When the driver is unbound, or
+ * its probe fails, all processes are unbound before its remove is called and none can
+ * be bound any more: no PASID is left attached, whatever the driver does.
  *
  * Context: May sleep. From probe, or later.
  * Return: The device, or an ERR_PTR: -EOPNOTSUPP if it or its IOMMU lacks PASID or
@@ -60,8 +62,8 @@ EXPORT_SYMBOL_GPL(iopf_unregister_device);
  *
  * Context: May sleep. From a process with an address space.
  * Return: The binding, or an ERR_PTR: -EINVAL if @mode is none or there is no
- * address space, -ENODEV if the device is being unregistered, -ENOSPC if no PASID
- * is left, -ENOMEM, and what the IOMMU driver says.
+ * address space, -ENODEV if the device is being unregistered or its driver unbound,
+ * -ENOSPC if no PASID is left, -ENOMEM, and what the IOMMU driver says.
  */
 struct iopf_binding *iopf_bind(struct iopf_device *device, enum iopf_mode mode,
 			       const struct iopf_binding_ops *ops,

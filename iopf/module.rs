@@ -22,6 +22,7 @@ use pdio::{
 
 mod attributes;
 mod binding;
+mod departure;
 mod device;
 mod mirror;
 mod pinned;

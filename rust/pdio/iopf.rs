@@ -104,13 +104,13 @@ impl fmt::Display for Mode {
 pub trait Stop: Send + Sync {
     /// Keeps the device from beginning any access to the address space, and returns when it has been
     /// told so. Called once: when the address space goes, or, if that is earlier, when the binding
-    /// is dropped. May sleep. Must not wait for answers to page requests, and not take a lock that
-    /// is held while a process is bound or unbound.
+    /// is dropped, or before the driver is unbound. May sleep. Must not wait for answers to page
+    /// requests, and not take a lock that is held while a process is bound or unbound.
     fn stop(&self);
 }
 
-/// A device to which processes can be bound, until it and all its bindings are dropped, at the
-/// latest when its driver is unbound.
+/// A device to which processes can be bound, until it and all its bindings are dropped. What is bound
+/// when its driver is about to be unbound, reaches nothing any more from then on.
 ///
 /// # Invariants
 ///
@@ -151,8 +151,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EINVAL` from a thread without an address space, `ENOSPC` if no PASID is left, `ENOMEM`, and
-    /// what the IOMMU driver says.
+    /// `EINVAL` from a thread without an address space, `ENODEV` if the driver is being unbound,
+    /// `ENOSPC` if no PASID is left, `ENOMEM`, and what the IOMMU driver says.
     #[inline]
     pub fn bind<T: Stop>(
         self: &Arc<Self>,

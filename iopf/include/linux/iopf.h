@@ -34,10 +34,11 @@ enum iopf_mode {
  * struct iopf_binding_ops - what iopf needs of the driver
  * @stop: keeps the device from beginning any access to the address space, and
  *	returns when it has been told so. Called once, by the time the address space
- *	goes or, if that is earlier, from iopf_unbind(); what the device asks for
- *	later is answered with an error. May sleep. Must not wait for answers to page
- *	requests: it may be called from where they are given. Must not take a lock
- *	that is held over a call of iopf_bind() or iopf_unbind().
+ *	goes or, if that is earlier, from iopf_unbind(), or before the driver is
+ *	unbound; what the device asks for later is answered with an error. May sleep.
+ *	Must not wait for answers to page requests: it may be called from where they
+ *	are given. Must not take a lock that is held over a call of iopf_bind(),
+ *	iopf_unbind() or iopf_unregister_device().
  */
 struct iopf_binding_ops {
 	void (*stop)(void *context);
