@@ -16,4 +16,5 @@
 #include "pci.c"
 #include "percpu.c"
 #include "spinlock.c"
+#include "wait.c"
 #include "workqueue.c"

@@ -15,6 +15,7 @@
 #include <linux/iova.h>
 #include <linux/mm.h>
 #include <linux/pci.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 /* bottom-half.c */
@@ -79,6 +80,12 @@ u64 pdio_percpu_sum(u64 __percpu *counter);
 void pdio_spin_lock_init(spinlock_t *lock);
 unsigned long pdio_spin_lock_irqsave(spinlock_t *lock);
 void pdio_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
+
+/* wait.c */
+void pdio_init_waitqueue_head(struct wait_queue_head *wq);
+void pdio_wake_up_all(struct wait_queue_head *wq);
+long pdio_wait_for_change(struct wait_queue_head *wq, const u64 *value, u64 seen,
+			  unsigned int timeout_ms);
 
 /* workqueue.c */
 void pdio_init_delayed_work(struct delayed_work *work, work_func_t func);

@@ -120,7 +120,7 @@ impl PciDevice {
     }
 
     /// The raw function.
-    fn as_raw(&self) -> *mut bindings::pci_dev {
+    pub(crate) fn as_raw(&self) -> *mut bindings::pci_dev {
         // SAFETY: By the type invariant the device is embedded in a `struct pci_dev`.
         unsafe { kernel::container_of!(raw(&self.device), bindings::pci_dev, dev) }
     }
