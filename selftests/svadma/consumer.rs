@@ -175,10 +175,10 @@ impl OpenFile for Consumer {
             uapi::UNBIND => self.unbind(),
             uapi::WAIT => exchange(memory, |words| {
                 let wait = Wait::from_words(words).ok_or(EINVAL)?;
+                let count = self.with(|bound| self.device.interrupts.count(bound.queue.index()))?;
 
-                self.with(|_| Ok(()))?;
                 Ok(Wait {
-                    seen: self.device.interrupt.wait(wait)?,
+                    seen: count.wait(wait.seen, wait.timeout_ms)?,
                     ..wait
                 }
                 .to_words())

@@ -1,125 +1,56 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The interrupt of the device: counted, and waited for.
+//! The interrupts of the device: counted, and waited for.
 
 use kernel::{
-    device::{
-        Bound,
-        Device, //
-    },
-    irq::{
-        Flags,
-        IrqReturn,
-        ThreadedHandler,
-        ThreadedRegistration, //
-    },
-    new_condvar,
-    new_mutex,
+    device::Bound,
     pci,
     prelude::*,
-    sync::{
-        Arc,
-        CondVar,
-        CondVarTimeoutResult,
-        Mutex, //
-    },
-    time::msecs_to_jiffies, //
+    sync::Arc, //
+};
+use pdio::{
+    event_count::EventCount,
+    interrupt, //
 };
 
-use crate::uapi::Wait;
+use crate::abi::VECTORS;
 
-/// How many there were; none when there will be no more.
-#[pin_data]
-struct Count {
-    #[pin]
-    count: Mutex<Option<u64>>,
-    #[pin]
-    changed: CondVar,
-}
+/// The interrupts of all queues. A queue has a vector of its own as long as there are enough; those with
+/// higher numbers share them.
+pub(crate) struct Interrupts(interrupt::Interrupts<EventCount>);
 
-/// Counts in a thread, so that a mutex can be taken.
-struct Counter(Arc<Count>);
-
-impl ThreadedHandler for Counter {
-    fn handle_threaded(&self, _device: &Device<Bound>) -> IrqReturn {
-        if let Some(count) = &mut *self.0.count.lock() {
-            *count += 1;
-        }
-        self.0.changed.notify_all();
-        IrqReturn::Handled
-    }
-}
-
-/// The interrupt. All queues share vector 0, because the `kernel` crate hands out the first and the
-/// last of several vectors only.
-pub(crate) struct Interrupt {
-    count: Arc<Count>,
-    // Ends with the binding of the driver, at the latest.
-    _handler: Pin<KBox<ThreadedRegistration<Counter>>>,
-}
-
-impl Interrupt {
-    /// Its number for the device.
-    pub(crate) const VECTOR: u32 = 0;
-
-    /// That of a device whose driver is being bound.
+impl Interrupts {
+    /// Those of a device whose driver is being bound.
     ///
     /// # Errors
     ///
-    /// `ENOSPC`, `ENOMEM`: it cannot be had.
+    /// `ENOSPC`, `ENOMEM`: there is none to be had.
     pub(crate) fn new(device: &pci::Device<Bound>) -> Result<Self> {
-        let types = pci::IrqTypes::default().with(pci::IrqType::MsiX);
-        let vectors = device.alloc_irq_vectors(1, 1, types)?;
-        let count = Arc::pin_init(
-            pin_init!(Count {
-                count <- new_mutex!(Some(0)),
-                changed <- new_condvar!(),
-            }),
-            GFP_KERNEL,
-        )?;
-        let handler = device.request_threaded_irq(
-            *vectors.start(),
-            Flags::ONESHOT,
-            c"svadma",
-            Ok(Counter(count.clone())),
-        );
+        let new = || Arc::pin_init(EventCount::new(), GFP_KERNEL);
 
-        Ok(Self {
-            count,
-            _handler: KBox::pin_init(handler, GFP_KERNEL)?,
-        })
+        interrupt::Interrupts::new(device, c"svadma", VECTORS, new).map(Self)
     }
 
-    /// Waits until there were other than `wait.seen`. Returns how many. May sleep.
+    /// The vector of a queue.
+    pub(crate) fn vector(&self, queue: u32) -> u32 {
+        queue % self.0.handlers().len() as u32
+    }
+
+    /// How many interrupts the vector of a queue has had.
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT`. `EINTR`: there is a signal. `ENODEV`: there will be no more.
-    pub(crate) fn wait(&self, wait: Wait) -> Result<u64> {
-        let mut left = msecs_to_jiffies(wait.timeout_ms);
-        let mut count = self.count.count.lock();
+    /// None: it has one.
+    pub(crate) fn count(&self, queue: u32) -> Result<Arc<EventCount>> {
+        let handler = self.0.handlers().get(self.vector(queue) as usize);
 
-        loop {
-            let now = count.ok_or(ENODEV)?;
-
-            if now != wait.seen {
-                return Ok(now);
-            }
-            match self
-                .count
-                .changed
-                .wait_interruptible_timeout(&mut count, left)
-            {
-                CondVarTimeoutResult::Woken { jiffies } => left = jiffies,
-                CondVarTimeoutResult::Timeout => return Err(ETIMEDOUT),
-                CondVarTimeoutResult::Signal { .. } => return Err(EINTR),
-            }
-        }
+        handler.cloned().ok_or(ENXIO)
     }
 
     /// Lets nobody wait any more.
     pub(crate) fn end(&self) {
-        *self.count.count.lock() = None;
-        self.count.changed.notify_all();
+        for count in self.0.handlers() {
+            count.end();
+        }
     }
 }

@@ -34,7 +34,7 @@ use pdio::{
 };
 
 use consumer::Consumer;
-use interrupt::Interrupt;
+use interrupt::Interrupts;
 use registers::Registers;
 
 /// The device, as far as it is there.
@@ -46,7 +46,7 @@ struct Svadma {
     /// None when the driver is being unbound: no process can be bound any more.
     #[pin]
     iopf: Mutex<Option<Arc<iopf::Device>>>,
-    interrupt: Interrupt,
+    interrupts: Interrupts,
     /// Which queues are in use.
     #[pin]
     queues: Mutex<KVec<bool>>,
@@ -84,7 +84,7 @@ impl Svadma {
     fn end(&self) {
         let iopf = self.iopf.lock().take();
 
-        self.interrupt.end();
+        self.interrupts.end();
         loop {
             let consumer = self.consumers.lock().pop();
 
@@ -133,7 +133,7 @@ impl pci::Driver for SvadmaDriver {
 
             device.set_master();
 
-            let interrupt = Interrupt::new(device)?;
+            let interrupts = Interrupts::new(device)?;
             let iopf = iopf::Device::register(&BoundDevice::new(device.as_ref()))?;
             let mut queues = KVec::new();
 
@@ -143,7 +143,7 @@ impl pci::Driver for SvadmaDriver {
                 pin_init!(Svadma {
                     registers,
                     iopf <- new_mutex!(Some(iopf)),
-                    interrupt,
+                    interrupts,
                     queues <- new_mutex!(queues),
                     consumers <- new_mutex!(KVec::new()),
                 }),

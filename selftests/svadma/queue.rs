@@ -19,7 +19,6 @@ use crate::{
         queue,
         status, //
     },
-    interrupt::Interrupt,
     uapi::{
         Bind,
         Stream, //
@@ -64,7 +63,11 @@ impl Queue {
 
         registers.write_queue(self.index, queue::CONTROL, 0)?;
         registers.write_queue(self.index, queue::PASID, pasid)?;
-        registers.write_queue(self.index, queue::VECTOR, Interrupt::VECTOR)?;
+        registers.write_queue(
+            self.index,
+            queue::VECTOR,
+            self.device.interrupts.vector(self.index),
+        )?;
         registers.write_queue(self.index, queue::RING_LOG2, bind.ring_log2)?;
         // It keeps what it had when it cannot take the new value.
         if registers.read_queue(self.index, queue::RING_LOG2)? != bind.ring_log2 {

@@ -109,8 +109,9 @@ impl Bind {
 /// Words of [`WAIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// How many interrupts the caller knows of; afterwards, how many there were. They are those of a
-    /// vector that several queues may share. 0 to begin with.
+    /// How many interrupts the caller knows of; afterwards, how many there were. They are those of the
+    /// vector of the queue, of which who had the queue before has had some, and which other queues
+    /// share if there are more of them than vectors. 0 to begin with.
     pub seen: u64,
     /// Milliseconds after which to give up, up to [`Wait::TIMEOUT_MS_MAX`].
     pub timeout_ms: u32,

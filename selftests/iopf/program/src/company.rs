@@ -5,18 +5,22 @@
 use std::fs;
 use std::process::Child;
 
-use svadma::abi::{register, Counter, Probe, ProbeResult};
+use svadma::abi::{register, Counter, Probe, ProbeResult, VECTORS};
 use svadma::uapi::Mode;
+use svadma::Consumer;
 
 use crate::area::{Area, PAGE};
 use crate::case::{expect, passed, same, Case, Outcome, Result};
 use crate::control::{attribute_path, own_pasid, pasids, Control};
 use crate::other_process::{spawn_many, start, Role};
-use crate::work::{area, consumer, fill};
+use crate::work::{area, consumer, fill, interrupt, interrupts};
 
 /// All of them.
-pub const CASES: [Case; 4] = [
+pub const CASES: [Case; 5] = [
     ("64 processes", |mode| passed(many(mode))),
+    ("more queues than interrupt vectors", |mode| {
+        passed(shared_vector(mode))
+    }),
     ("budget smaller than a request", small_budget),
     ("smallest budget", smallest_budget),
     ("PASIDs guessed", |mode| passed(guessed(mode))),
@@ -86,6 +90,21 @@ fn many(mode: Mode) -> Result {
     }
     same("processes that have failed", failed, 0)?;
     same("processes that are left", pasids()?.len(), 0)
+}
+
+/// A queue that has no vector of its own shares one, and its interrupts arrive.
+fn shared_vector(mode: Mode) -> Result {
+    let consumers: std::result::Result<Vec<_>, _> =
+        (0..=VECTORS).map(|_| Consumer::open(mode, 1)).collect();
+    let mut consumers = consumers?;
+    let before: Vec<u64> = consumers.iter().map(interrupts).collect::<Result<_>>()?;
+    let last = consumers.last_mut().ok_or("no consumers")?;
+    interrupt(last)?;
+    let mut grown = 0;
+    for (consumer, before) in consumers.iter().zip(before) {
+        grown += interrupts(consumer)? - before;
+    }
+    same("queues with an interrupt", grown, 2)
 }
 
 fn only_mirror(mode: Mode, case: fn() -> Result) -> Result<Outcome> {

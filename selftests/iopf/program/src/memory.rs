@@ -12,7 +12,7 @@ use svadma::{Error, Failed, Reason};
 use crate::area::{Area, PAGE};
 use crate::case::{expect, on_demand, passed, same, Case, Outcome, Result};
 use crate::other_process::{device, spawn, Role, DRIVER};
-use crate::work::{area, consumer, fill, refused};
+use crate::work::{area, consumer, fill, interrupt, interrupts, refused};
 
 /// All of them.
 pub const CASES: [Case; 14] = [
@@ -26,7 +26,7 @@ pub const CASES: [Case; 14] = [
     ("taken away", |mode| on_demand(mode, taken_away)),
     ("not pinned", not_pinned),
     ("malformed", |mode| passed(malformed(mode))),
-    ("interrupt", |mode| passed(interrupt(mode))),
+    ("interrupt of its own", |mode| passed(own_interrupt(mode))),
     ("another process", |mode| passed(another_process(mode))),
     ("exit in the middle", |mode| {
         on_demand(mode, exit_in_the_middle)
@@ -227,24 +227,14 @@ fn malformed(mode: Mode) -> Result {
     Ok(())
 }
 
-fn interrupt(mode: Mode) -> Result {
-    let mut consumer = consumer(mode)?;
-    // Others may have had some.
-    let seen = match consumer.wait_for_interrupt(0, 0) {
-        Ok(seen) => seen,
-        Err(Error::Request(_, error)) if error.raw_os_error() == Some(libc::ETIMEDOUT) => 0,
-        Err(error) => return Err(error.into()),
-    };
-    let descriptor = Descriptor {
-        flags: Descriptor::INTERRUPT,
-        ..Descriptor::default()
-    };
-    // SAFETY: No memory is used.
-    let ticket = unsafe { consumer.submit(descriptor) }?;
-    let now = consumer.wait_for_interrupt(seen, 10_000)?;
-    expect(now > seen, "the count of interrupts has not grown")?;
-    consumer.wait(ticket)?;
-    Ok(())
+/// A queue interrupts who uses it, and nobody else.
+fn own_interrupt(mode: Mode) -> Result {
+    let (mut one, mut other) = (consumer(mode)?, consumer(mode)?);
+    let before = [interrupts(&one)?, interrupts(&other)?];
+    interrupt(&mut one)?;
+    same("the other's interrupts", interrupts(&other)?, before[1])?;
+    interrupt(&mut other)?;
+    same("its interrupts", interrupts(&one)?, before[0] + 1)
 }
 
 fn another_process(mode: Mode) -> Result {

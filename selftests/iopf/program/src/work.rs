@@ -48,6 +48,28 @@ pub fn fill(
     unsafe { consumer.carry_out(descriptor) }
 }
 
+/// How many interrupts the vector of a consumer's queue has had.
+pub fn interrupts(consumer: &Consumer) -> Result<u64> {
+    match consumer.wait_for_interrupt(0, 0) {
+        Err(Error::Request(_, error)) if error.raw_os_error() == Some(libc::ETIMEDOUT) => Ok(0),
+        other => Ok(other?),
+    }
+}
+
+/// Has a consumer's queue interrupt once, and waits for that.
+pub fn interrupt(consumer: &mut Consumer) -> Result {
+    let seen = interrupts(consumer)?;
+    let descriptor = Descriptor {
+        flags: Descriptor::INTERRUPT,
+        ..Descriptor::default()
+    };
+    // SAFETY: No memory is used.
+    let ticket = unsafe { consumer.submit(descriptor) }?;
+    let now = consumer.wait_for_interrupt(seen, 10_000)?;
+    consumer.wait(ticket)?;
+    same("interrupts", now - seen, 1)
+}
+
 /// # Errors
 ///
 /// It was not refused at `address` after `bytes_done`.
