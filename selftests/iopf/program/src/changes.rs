@@ -15,21 +15,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use svadma::abi::{Descriptor, Operation, Status};
+use svadma::abi::{Counter, Descriptor, Operation, Status};
 use svadma::uapi::Mode;
 use svadma::{Consumer, Error, Failed, Reason};
 
 use crate::area::{memory_file, Area, PAGE};
 use crate::case::{expect, on_demand, passed, same, Case, Outcome, Result};
+use crate::control::{iommu_capabilities, own_pasid};
 use crate::memory::steady_state;
 use crate::other_process::{fork, spawn, start, Role};
+use crate::trace::Recording;
 use crate::work::{area, consumer, fill, pin, refused};
 
 /// All of them.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
     ("munmap()", |mode| passed(munmap(mode))),
     ("mremap()", |mode| passed(mremap(mode))),
     ("MADV_DONTNEED", |mode| passed(dont_need(mode))),
+    ("pages far apart", far_apart),
     ("hole punched in a file", |mode| passed(punch(mode))),
     ("file cut off", |mode| passed(cut_off(mode))),
     ("fork()", |mode| passed(copy_on_write(mode))),
@@ -230,6 +233,80 @@ fn dont_need(mode: Mode) -> Result {
     // What is pinned are the pages that the process had.
     let found = if mode == Mode::Pinned { 0 } else { LAST };
     expect(area.is_all(0..PAGES, found), "it finds other memory")
+}
+
+/// What VT-d's driver asks its IOMMU for at once: a PASID-based IOTLB invalidation (6.5.2.4).
+struct Invalidation {
+    pasid: u32,
+    /// Binary logarithm of the pages, unless it is all of them.
+    pages_log2: Option<u64>,
+}
+
+impl Invalidation {
+    /// From a line of the event `qi_submit`, if it is one.
+    fn parse(line: &str) -> Option<Self> {
+        const SELECTIVE: u64 = 3;
+        let (_, words) = line.split_once(" p_iotlb_inv ")?;
+        let (_, words) = words.split_once(": ")?;
+        let mut words = words.split_whitespace().map(|word| {
+            let digits = word.strip_prefix("0x")?;
+            u64::from_str_radix(digits, 16).ok()
+        });
+        let (low, high) = (words.next()??, words.next()??);
+        Some(Self {
+            pasid: (low >> 32) as u32 & 0xf_ffff,
+            pages_log2: (low >> 4 & 3 == SELECTIVE).then_some(high & 0x3f),
+        })
+    }
+}
+
+/// Pages on both sides of a multiple of a gigabyte are taken at once: as one block, they would be more
+/// than an IOMMU has to take, and what it does not take, does not happen.
+fn far_apart(mode: Mode) -> Result<Outcome> {
+    const GIGABYTE: usize = 1 << 30;
+    if mode == Mode::Sva {
+        return Ok(Outcome::Skipped("the kernel itself invalidates".into()));
+    }
+    let most = iommu_capabilities()? >> 48 & 0x3f;
+    let mut consumer = consumer(mode)?;
+    let file = memory_file(2 * GIGABYTE, 0)?;
+    let area = Area::of_file(&file, 2 * GIGABYTE / PAGE)?;
+    let start = area.address(0) as usize;
+    let before = ((start + PAGE).next_multiple_of(GIGABYTE) - start) / PAGE - 1;
+    let (address, bytes) = (area.address(before), 2 * PAGE as u64);
+    if mode == Mode::Pinned {
+        consumer.pin(address, bytes)?;
+    }
+    fill(&mut consumer, address, 2 * PAGE, 1)?;
+
+    let recording = Recording::start("intel_iommu/qi_submit")?;
+    match mode {
+        Mode::Pinned => consumer.unpin(address, bytes)?,
+        _ => area.advise(before, 2, libc::MADV_DONTNEED)?,
+    }
+    let lines = recording.end()?;
+
+    let own = own_pasid()?;
+    let invalidations = lines.iter().filter_map(|line| Invalidation::parse(line));
+    let own: Vec<_> = invalidations.filter(|it| it.pasid == own).collect();
+    expect(!own.is_empty(), "there is no invalidation")?;
+    for pages_log2 in own.iter().filter_map(|it| it.pages_log2) {
+        expect(
+            pages_log2 <= most,
+            format_args!("2^{pages_log2} pages are more than 2^{most}"),
+        )?;
+    }
+    let groups = consumer.count(Counter::PageGroups);
+    let found = fill(&mut consumer, address, 2 * PAGE, 2);
+    match mode {
+        Mode::Pinned => refused(found, address, 0)?,
+        _ => {
+            found?;
+            let asked = consumer.count(Counter::PageGroups) > groups;
+            expect(asked, "the device has kept a translation")?;
+        }
+    }
+    Ok(Outcome::Passed)
 }
 
 fn punch(mode: Mode) -> Result {

@@ -17,8 +17,19 @@ pub fn attribute(name: &str) -> Result<String> {
 
 /// Where that is.
 pub fn attribute_path(name: &str) -> Result<String> {
+    Ok(format!("{}/iopf/{name}", directory()?))
+}
+
+/// The directory of the device in sysfs.
+fn directory() -> Result<String> {
     let device = crate::other_process::device()?;
-    Ok(format!("/sys/bus/pci/devices/{device}/iopf/{name}"))
+    Ok(format!("/sys/bus/pci/devices/{device}"))
+}
+
+/// What the IOMMU in front of the device can do: the Capability Register of VT-d (11.4.2).
+pub fn iommu_capabilities() -> Result<u64> {
+    let text = fs::read_to_string(format!("{}/iommu/intel-iommu/cap", directory()?))?;
+    Ok(u64::from_str_radix(text.trim(), 16)?)
 }
 
 /// The PASIDs of all who are bound, and the processes.

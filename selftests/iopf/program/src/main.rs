@@ -13,6 +13,7 @@ mod errors;
 mod memory;
 mod other_process;
 mod requests;
+mod trace;
 mod work;
 
 use std::process::ExitCode;
