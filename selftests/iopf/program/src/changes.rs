@@ -28,7 +28,7 @@ use crate::trace::Recording;
 use crate::work::{area, consumer, fill, pin, refused};
 
 /// All of them.
-pub const CASES: [Case; 15] = [
+pub const CASES: [Case; 16] = [
     ("munmap()", |mode| passed(munmap(mode))),
     ("mremap()", |mode| passed(mremap(mode))),
     ("MADV_DONTNEED", |mode| passed(dont_need(mode))),
@@ -39,7 +39,10 @@ pub const CASES: [Case; 15] = [
     ("exec()", |mode| passed(exec(mode))),
     ("SIGKILL", |mode| passed(kill(mode))),
     ("huge page split", split),
-    ("hugetlb", hugetlb),
+    ("hugetlb", |mode| huge(2, || hugetlb(mode))),
+    ("hole punched in hugetlb", |mode| {
+        huge(4, || hugetlb_punched(mode))
+    }),
     ("pages merged", merged),
     ("pages migrated", |mode| passed(migrated(mode))),
     ("swapped out", swapped),
@@ -139,9 +142,14 @@ fn refused_within(
     }
 }
 
-/// A file in memory, mapped for the device, and the witness.
-fn shared(consumer: &Consumer, mode: Mode, pages: usize) -> Result<(fs::File, Area, Area)> {
-    let file = memory_file(pages * PAGE, 0)?;
+/// A file in memory, mapped for the device, and the witness. The flags are those of `memfd_create()`.
+fn shared(
+    consumer: &Consumer,
+    mode: Mode,
+    pages: usize,
+    flags: libc::c_uint,
+) -> Result<(fs::File, Area, Area)> {
+    let file = memory_file(pages * PAGE, flags)?;
     let (area, witness) = (Area::of_file(&file, pages)?, Area::of_file(&file, pages)?);
     if mode == Mode::Pinned {
         pin(consumer, &area, pages)?;
@@ -194,7 +202,7 @@ fn gone(
 
 fn munmap(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
-    let (_file, area, witness) = shared(&consumer, mode, 64)?;
+    let (_file, area, witness) = shared(&consumer, mode, 64, 0)?;
     gone(mode, &mut consumer, &area, 16..48, &witness, || {
         Ok(area.unmap(16, 32)?)
     })?;
@@ -203,7 +211,7 @@ fn munmap(mode: Mode) -> Result {
 
 fn mremap(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
-    let (_file, area, witness) = shared(&consumer, mode, 64)?;
+    let (_file, area, witness) = shared(&consumer, mode, 64, 0)?;
     let to = Area::new(64)?;
     gone(mode, &mut consumer, &area, 0..64, &witness, || {
         Ok(area.move_to(&to, 64)?)
@@ -309,26 +317,28 @@ fn far_apart(mode: Mode) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Takes pages out of a file of areas.
+fn punch_hole(file: &fs::File, pages: Range<usize>) -> Result {
+    let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let (start, bytes) = (pages.start * PAGE, pages.len() * PAGE);
+    // SAFETY: Nothing of the language is in such a file.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), how, start as i64, bytes as i64) };
+    same("the result of fallocate()", result, 0)
+}
+
 fn punch(mode: Mode) -> Result {
     const PAGES: usize = 64;
     let mut consumer = consumer(mode)?;
-    let (file, area, witness) = shared(&consumer, mode, PAGES)?;
+    let (file, area, witness) = shared(&consumer, mode, PAGES, 0)?;
     let address = area.address(0);
-    let punch = |pages: Range<usize>| -> Result {
-        let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let (start, bytes) = (pages.start * PAGE, pages.len() * PAGE);
-        // SAFETY: It is a file of areas.
-        let result = unsafe { libc::fallocate(file.as_raw_fd(), how, start as i64, bytes as i64) };
-        same("the result of fallocate()", result, 0)
-    };
     in_flight(&mut consumer, address, PAGES, |work| {
         for _ in 0..32 {
-            punch(0..PAGES)?;
-            punch(8..9)?;
+            punch_hole(&file, 0..PAGES)?;
+            punch_hole(&file, 8..9)?;
         }
         work.go_on()
     })??;
-    punch(0..PAGES)?;
+    punch_hole(&file, 0..PAGES)?;
     expect(witness.is_all(0..PAGES, 0), "the hole is not empty")?;
     fill(&mut consumer, area.address(8), PAGE, LAST)?;
     let found = if mode == Mode::Pinned { 0 } else { LAST };
@@ -498,34 +508,55 @@ fn split(mode: Mode) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-fn hugetlb(mode: Mode) -> Result<Outcome> {
-    const PAGES: usize = HUGE / PAGE;
+/// Does a case with so many huge pages that are there for files alone.
+fn huge(number: usize, case: impl FnOnce() -> Result) -> Result<Outcome> {
     const NUMBER: &str = "/proc/sys/vm/nr_hugepages";
-    fs::write(NUMBER, "2")?;
-    if fs::read_to_string(NUMBER)?.trim() != "2" {
+    fs::write(NUMBER, number.to_string())?;
+    if fs::read_to_string(NUMBER)?.trim() != number.to_string() {
         return Ok(Outcome::Skipped("there are no huge pages to be had".into()));
     }
-    let result = hugetlb_used(mode, PAGES);
+    let result = case();
     fs::write(NUMBER, "0")?;
     passed(result)
 }
 
-fn hugetlb_used(mode: Mode, pages: usize) -> Result {
+fn hugetlb(mode: Mode) -> Result {
+    const PAGES: usize = HUGE / PAGE;
     let mut consumer = consumer(mode)?;
-    let file = memory_file(HUGE, libc::MFD_HUGETLB)?;
-    let area = Area::of_file(&file, pages)?;
+    let (_file, area, _) = shared(&consumer, mode, PAGES, libc::MFD_HUGETLB)?;
     let address = area.address(0);
-    if mode == Mode::Pinned {
-        pin(&consumer, &area, pages)?;
-    }
-    in_flight(&mut consumer, address, pages, |work| {
+    in_flight(&mut consumer, address, PAGES, |work| {
         for _ in 0..8 {
-            area.advise(0, pages, libc::MADV_DONTNEED)?;
+            area.advise(0, PAGES, libc::MADV_DONTNEED)?;
         }
         work.go_on()
     })??;
     fill(&mut consumer, address, HUGE, LAST)?;
-    expect(area.is_all(0..pages, LAST), "the page is not filled")
+    expect(area.is_all(0..PAGES, LAST), "the page is not filled")
+}
+
+/// The first of two huge pages is taken out of their file. What is pinned was the one that is gone.
+fn hugetlb_punched(mode: Mode) -> Result {
+    const PAGES: usize = HUGE / PAGE;
+    let mut consumer = consumer(mode)?;
+    let (file, area, witness) = shared(&consumer, mode, 2 * PAGES, libc::MFD_HUGETLB)?;
+    let address = area.address(0);
+    in_flight(&mut consumer, address, 2 * PAGES, |work| {
+        for _ in 0..8 {
+            punch_hole(&file, 0..PAGES)?;
+        }
+        work.go_on()
+    })??;
+    fill(&mut consumer, address, 2 * HUGE, LAST)?;
+    punch_hole(&file, 0..PAGES)?;
+    expect(witness.is_all(0..PAGES, 0), "the hole is not empty")?;
+    fill(&mut consumer, area.address(8), PAGE, 7)?;
+    let found = if mode == Mode::Pinned { 0 } else { 7 };
+    expect(witness.is_all(8..9, found), "it finds other memory")?;
+    let others = witness.is_all(0..8, 0) && witness.is_all(9..PAGES, 0);
+    expect(others, "the rest of the hole is not empty")?;
+    let left = witness.is_all(PAGES..2 * PAGES, LAST);
+    expect(left, "what is left is not written")
 }
 
 /// Pages that look alike become one, and two again when the device writes to one of them.
