@@ -5,26 +5,12 @@
 use std::fs;
 
 use svadma::abi::{register, Probe, ProbeResult, PAGE_RESPONSE_TIMEOUT_MS};
+use svadma::sysfs::directory;
+pub use svadma::sysfs::{attribute, attribute_path};
 use svadma::uapi;
 
 use crate::case::Result;
 use crate::requests::Device;
-
-/// The file of the device in sysfs, below `iopf`.
-pub fn attribute(name: &str) -> Result<String> {
-    Ok(fs::read_to_string(attribute_path(name)?)?)
-}
-
-/// Where that is.
-pub fn attribute_path(name: &str) -> Result<String> {
-    Ok(format!("{}/iopf/{name}", directory()?))
-}
-
-/// The directory of the device in sysfs.
-fn directory() -> Result<String> {
-    let device = crate::other_process::device()?;
-    Ok(format!("/sys/bus/pci/devices/{device}"))
-}
 
 /// What the IOMMU in front of the device can do: the Capability Register of VT-d (11.4.2).
 pub fn iommu_capabilities() -> Result<u64> {

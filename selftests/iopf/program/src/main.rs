@@ -4,7 +4,6 @@
 //!
 //! Each case of the group runs in each of the modes; the results are KTAP.
 
-mod area;
 mod case;
 mod changes;
 mod company;
@@ -22,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use svadma::uapi::Mode;
-use svadma::{Consumer, Error};
+use svadma::{area, Consumer, Error};
 
 use case::{Case, Outcome, Result};
 use other_process::Role;

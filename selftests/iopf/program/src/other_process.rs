@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::{fs, io};
 
 use svadma::abi::{Counter, Descriptor, Operation};
+pub use svadma::sysfs::{device, DRIVER};
 use svadma::uapi::Mode;
 use svadma::{Consumer, Error};
 
@@ -222,20 +223,6 @@ fn share(mode: Mode, number: u64) -> Result {
         }
     }
     Ok(())
-}
-
-/// Where the driver is bound to devices and unbound.
-pub const DRIVER: &str = "/sys/bus/pci/drivers/svadma";
-
-/// The PCI address of the device that the driver is bound to.
-pub fn device() -> Result<String> {
-    for entry in fs::read_dir(DRIVER)? {
-        let name = entry?.file_name().into_string();
-        if let Some(address) = name.ok().filter(|name| name.contains(':')) {
-            return Ok(address);
-        }
-    }
-    Err("the driver is bound to no device".into())
 }
 
 fn outlive_the_driver(mode: Mode) -> Result {

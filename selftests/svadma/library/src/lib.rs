@@ -24,7 +24,9 @@ pub mod abi;
 #[path = "../../uapi.rs"]
 pub mod uapi;
 
+pub mod area;
 mod mapping;
+pub mod sysfs;
 
 use std::fs::File;
 use std::io;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pages of this process, to do with as a program may.
+//! Pages of a process, to do with as a program may: what tests and measurements have the device work on.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::FromRawFd;
 
-use svadma::Mapping;
+use crate::Mapping;
 
 /// Bytes of a page.
 pub const PAGE: usize = 4096;
@@ -15,7 +15,7 @@ pub const PAGE: usize = 4096;
 pub fn memory_file(bytes: usize, flags: libc::c_uint) -> io::Result<File> {
     // SAFETY: The name ends with 0, and the descriptor is nobody else's.
     let file = unsafe {
-        match libc::memfd_create(c"iopf-test".as_ptr(), libc::MFD_CLOEXEC | flags) {
+        match libc::memfd_create(c"svadma".as_ptr(), libc::MFD_CLOEXEC | flags) {
             -1 => return Err(io::Error::last_os_error()),
             file => File::from_raw_fd(file),
         }
