@@ -557,7 +557,7 @@ pub fn payload() -> Result<Payload> {
     };
 
     let own = env::current_exe().context("cannot find this program's own directory")?;
-    for program in ["pdio-load", "iopf-test"] {
+    for program in ["pdio-load", "iopf-test", "iopf-bench"] {
         let program = own.with_file_name(program);
         if program.exists() {
             payload.programs.push(program);
