@@ -6,10 +6,10 @@
 .DEFAULT_GOAL := help
 .PHONY: demo bench check coverage vm modules device lint doctor install clean help setup tool
 
-demo: modules tool ## measure a subset of everything in ten minutes: tables, out/demo/results.json and plots
+demo: modules tool device ## measure a subset of everything in ten minutes: tables, out/demo/results.json and plots
 	scripts/pdio demo --out out/demo
 
-bench: modules tool ## measure everything, in at least three rounds, then with other IOMMUs, to out/bench
+bench: modules tool device ## measure everything, in at least three rounds, then with other IOMMUs, to out/bench
 	scripts/pdio bench --out out/bench
 
 check: modules tool device ## run all tests, on the host and in the VM

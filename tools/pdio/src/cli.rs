@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::accel::{self, Verdict};
 use crate::acpi;
@@ -17,11 +17,12 @@ use crate::check;
 use crate::guest::{self, Guest};
 use crate::initramfs::{self, Payload};
 use crate::interrupt::{self, Interrupted};
+use crate::iopf::{self, Question, Questions};
 use crate::measure::{self, Clock, Plan};
 use crate::plot;
 use crate::progress::Progress;
 use crate::qemu::{self, Accel, Console, Iommu, Machine};
-use crate::results::{self, Run};
+use crate::results::{self, Results, Run};
 use crate::scenario::{Program, Strategy, WORKLOADS, Workload};
 use crate::table;
 
@@ -38,6 +39,8 @@ Examples:
   pdio bench --out out/bench --rounds 5
   pdio bench --out /tmp/x --iommu amd --filter map-unmap
   pdio demo --out /tmp/x --modes kernel-identity,kernel-strict --filter udp
+  pdio iopf modes --out /tmp/x         what sva, mirror and pinned cost
+  pdio iopf --out out/iopf             all about devices that fault
   pdio report out/demo                 tables and plots of an earlier run
 
 Environment:
@@ -65,6 +68,8 @@ enum Command {
     Demo(MeasureArgs),
     /// Measure everything
     Bench(MeasureArgs),
+    /// Measure what devices that fault cost, and how they use memory
+    Iopf(IopfArgs),
     /// Print the tables and draw the plots again, from an earlier run's results
     Report {
         /// Where `results.json` is
@@ -166,6 +171,22 @@ struct MeasureArgs {
     clock: Option<Clock>,
 }
 
+#[derive(Debug, Args)]
+struct IopfArgs {
+    /// What to measure [default: all]
+    #[arg(value_enum)]
+    questions: Vec<Question>,
+    /// Where results go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How often each mode has its turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// As little as in a demo
+    #[arg(long)]
+    short: bool,
+}
+
 /// Runs the program. The exit status is 0 for success, 1 for a failed check,
 /// 2 for an error, 130 when interrupted, or that of the guest's command.
 pub fn run(cli: Cli) -> Result<ExitCode> {
@@ -175,6 +196,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Check(args) => check(&args),
         Command::Demo(args) => measure("demo", &args),
         Command::Bench(args) => measure("bench", &args),
+        Command::Iopf(args) => measure_iopf(&args),
         Command::Report { dir } => report(&dir).map(|good| ExitCode::from(u8::from(!good))),
         Command::Accel => accel(),
     };
@@ -370,6 +392,52 @@ fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
     Ok(status)
 }
 
+/// Why nothing can be asked about devices that fault, if so.
+fn iopf_lacks(payload: &Payload) -> Option<&'static str> {
+    if payload.svadma.is_none() {
+        return Some("the device svadma is not built; run `make device`");
+    }
+    let modules = ["iopf", "svadma"].into_iter();
+    let mut missing = modules.filter(|name| !payload.has_module(name));
+    missing
+        .next()
+        .map(|_| "iopf.ko or svadma.ko is not among PDIO_MODULES; run `make modules`")
+}
+
+fn measure_iopf(args: &IopfArgs) -> Result<ExitCode> {
+    let bench = Bench::new()?;
+    if let Some(lack) = iopf_lacks(&bench.payload) {
+        bail!("{lack}");
+    }
+    let plan = Plan {
+        iommu: Iommu::IntelScalable,
+        strategies: Vec::new(),
+        workloads: Vec::new(),
+        rounds: args.rounds,
+        clocks: Vec::new(),
+        content: false,
+        iopf: Questions {
+            asked: match args.questions.as_slice() {
+                [] => Question::value_variants().to_vec(),
+                asked => asked.to_vec(),
+            },
+            rounds: args.rounds,
+            short: args.short,
+        },
+        svadma: bench.payload.svadma.clone(),
+        budget: None,
+    };
+    let intact = measure_with(
+        "iopf",
+        &bench,
+        &bench.verdict()?,
+        &plan,
+        Vec::new(),
+        &args.out,
+    )?;
+    Ok(ExitCode::from(u8::from(!intact)))
+}
+
 /// Carries out a plan, and reports to `out`. Returns whether all content was intact.
 fn measure_with(
     kind: &str,
@@ -389,7 +457,10 @@ fn measure_with(
 
     let run = Run {
         kind: kind.to_owned(),
-        rounds: outcome.records.iter().map(|it| it.round).max().unwrap_or(0),
+        rounds: match outcome.records.iter().map(|it| it.round).max() {
+            Some(rounds) => rounds,
+            None => plan.rounds,
+        },
         kernel: bench.kernel.release.clone(),
         qemu: qemu::version()?,
         machines: outcome.machines,
@@ -398,7 +469,14 @@ fn measure_with(
         left_out,
         content: outcome.content,
     };
-    results::save(out, &run, &outcome.records)?;
+    results::save(
+        out,
+        &Results {
+            run,
+            records: outcome.records,
+            figures: outcome.figures,
+        },
+    )?;
     report(out)
 }
 
@@ -438,10 +516,29 @@ fn plan(
                 .is_none_or(|filter| workload.key().contains(filter.as_str()))
     };
     let (mut workloads, others): (Vec<_>, Vec<_>) = WORKLOADS.into_iter().partition(wanted);
-    if workloads.is_empty() {
+    let mut left_out: Vec<_> = others.iter().map(Workload::key).collect();
+    let wanted = |question: &Question| {
+        !aside
+            && (!demo || *question == Question::Modes)
+            && args
+                .filter
+                .as_ref()
+                .is_none_or(|filter| format!("iopf-{}", question.name()).contains(filter.as_str()))
+    };
+    let (mut asked, others): (Vec<_>, Vec<_>) =
+        Question::value_variants().iter().copied().partition(wanted);
+    left_out.extend(
+        others
+            .iter()
+            .map(|question| format!("iopf-{}", question.name())),
+    );
+    if let (false, Some(lack)) = (asked.is_empty(), iopf_lacks(payload)) {
+        asked.clear();
+        left_out.push(format!("iopf: {lack}"));
+    }
+    if workloads.is_empty() && asked.is_empty() {
         bail!("no workload is left to measure; see --filter");
     }
-    let mut left_out: Vec<_> = others.iter().map(Workload::key).collect();
     for strategy in Strategy::ALL {
         if !strategies.contains(&strategy) {
             left_out.push(format!("strategy {}", strategy.name()));
@@ -488,6 +585,12 @@ fn plan(
         rounds,
         clocks,
         content,
+        iopf: Questions {
+            asked,
+            rounds,
+            short: demo,
+        },
+        svadma: payload.svadma.clone(),
         budget,
     };
     Ok((plan, left_out))
@@ -495,19 +598,24 @@ fn plan(
 
 /// Prints and draws what an earlier run has left in `dir`. Returns whether all content was intact.
 fn report(dir: &Path) -> Result<bool> {
-    let (run, records) = results::load(dir)?;
-    let text = table::report(&run, &records);
+    let Results {
+        run,
+        records,
+        figures,
+    } = results::load(dir)?;
+    let text = table::report(&run, &records, &figures);
     print!("{text}");
     let path = dir.join("report.txt");
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    for file in plot::all(dir, &records)? {
+    for file in plot::all(dir, &records)?
+        .into_iter()
+        .chain(iopf::plot::all(dir, &figures)?)
+    {
         println!("{}", file.display());
     }
-    println!(
-        "{}\n{}",
-        dir.join(results::RESULTS).display(),
-        path.display()
-    );
+    for file in [&dir.join(results::RESULTS), &dir.join(results::IOPF), &path] {
+        println!("{}", file.display());
+    }
     Ok(run.content.iter().all(|check| check.passed))
 }
 

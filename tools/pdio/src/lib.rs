@@ -9,7 +9,7 @@
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
 //!   [`console`] judges.
-//! * [`scenario`] says what is measured, [`measure`] does it, [`progress`] tells how
+//! * [`scenario`] says what is measured, with what [`iopf`] asks, [`measure`] does it, [`progress`] tells how
 //!   far it is, [`results`] keeps it, [`stats`], [`table`] and [`plot`] present it.
 
 pub mod accel;
@@ -22,6 +22,7 @@ pub mod elf;
 pub mod guest;
 pub mod initramfs;
 pub mod interrupt;
+pub mod iopf;
 pub mod ktap;
 pub mod measure;
 pub mod plot;

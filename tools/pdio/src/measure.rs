@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use crate::console;
 use crate::guest::Guest;
 use crate::interrupt;
+use crate::iopf::{self, Measured, Questions};
 use crate::progress::Progress;
 use crate::qemu::{self, AHCI, Accel, Console, Disks, Iommu, Machine, NVME};
 use crate::results::{ContentCheck, Record};
@@ -49,6 +50,8 @@ const BOOT: Duration = Duration::from_secs(300);
 const SETTLING: Duration = Duration::from_secs(5);
 /// Longest single step: a change of strategy, or one pass of a workload.
 const STEP: Duration = Duration::from_secs(180);
+/// Longest time for all that is asked about devices that fault.
+const ANSWERS: Duration = Duration::from_secs(1200);
 
 const SERVER: &str = "10.9.0.2:5001";
 /// Runs a command where the first network device is. `ip netns exec` would hide tracefs.
@@ -69,6 +72,10 @@ pub struct Plan {
     pub clocks: Vec<Clock>,
     /// Whether a machine that is not measured checks content.
     pub content: bool,
+    /// What is asked about devices that fault.
+    pub iopf: Questions,
+    /// The library that adds such a device to QEMU, if anything is asked.
+    pub svadma: Option<PathBuf>,
     /// No round begins that would make all of it take longer.
     pub budget: Option<Duration>,
 }
@@ -78,6 +85,7 @@ pub struct Plan {
 enum Job {
     Measure(Group, Clock),
     Content,
+    Iopf(Clock),
 }
 
 impl Plan {
@@ -93,9 +101,19 @@ impl Plan {
         if self.content {
             jobs.push(Job::Content);
         }
+        for clock in IOPF_CLOCKS {
+            if self.questions(clock).is_some() {
+                jobs.push(Job::Iopf(clock));
+            }
+        }
         // The longest first, so that none is left to one worker alone at the end.
         jobs.sort_by(|a, b| self.weight(*b).total_cmp(&self.weight(*a)));
         jobs
+    }
+
+    /// The command that answers what is asked about devices that fault, if a clock is to.
+    fn questions(&self, clock: Clock) -> Option<String> {
+        self.iopf.command(clock, IOPF_CLOCKS[0])
     }
 
     fn of(&self, group: Group) -> impl Iterator<Item = &Workload> {
@@ -115,6 +133,7 @@ impl Plan {
                 (self.of(group).count() * 2 + 1) * self.strategies.len() * self.rounds as usize + 1
             }
             Job::Content => self.checked().count() * 3 + 1,
+            Job::Iopf(_) => 2,
         }
     }
 
@@ -126,6 +145,7 @@ impl Plan {
             Job::Measure(group, _) => self.of(group).count() as f64,
             // As much as half a round of the disks, about.
             Job::Content => 4.0,
+            Job::Iopf(_) => 1.0,
         }
     }
 
@@ -142,6 +162,8 @@ pub struct Outcome {
     pub records: Vec<Record>,
     /// Checks of content.
     pub content: Vec<ContentCheck>,
+    /// What devices that fault cost.
+    pub figures: Vec<Measured>,
     /// The machines that measured.
     pub machines: Vec<String>,
     /// What the budget did not allow.
@@ -238,6 +260,7 @@ impl Session<'_> {
             let mut outcome = self.outcome.lock().map_err(|_| Stopped)?;
             outcome.records.extend(result.records);
             outcome.content.extend(result.content);
+            outcome.figures.extend(result.figures);
             outcome.machines.extend(result.machines);
             outcome.left_out.extend(result.left_out);
         }
@@ -262,6 +285,7 @@ impl Session<'_> {
                 .measure(group, clock)
                 .with_context(|| format!("measuring ({})", group.name())),
             Job::Content => self.content().context("checking content"),
+            Job::Iopf(clock) => self.iopf(clock).context("measuring (iopf)"),
         }
     }
 
@@ -403,6 +427,44 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Has the guest answer what is asked about devices that fault.
+    fn iopf(&self, clock: Clock) -> Result<Outcome> {
+        let Some(command) = self.plan.questions(clock) else {
+            return Ok(Outcome::default());
+        };
+        let icount = clock == Clock::Instructions;
+        let machine = Machine {
+            accel: if icount {
+                Accel::Tcg
+            } else {
+                self.machine.accel
+            },
+            iommu: Iommu::IntelScalable,
+            cpus: if icount { 1 } else { 2 },
+            memory_mib: 1024,
+            icount,
+            disks: Disks::Null,
+            svadma: self.plan.svadma.clone(),
+            console: Console::File(self.out.join(format!("console-iopf-{}.log", clock.name()))),
+            ..self.machine.clone()
+        };
+        self.step("iopf: boot")?;
+        let mut guest = Guest::boot(&machine, BOOT)?;
+        self.step(&format!("iopf: {}", clock.name()))?;
+        let text = guest.ok(&command, ANSWERS)?;
+        self.judge(&guest)?;
+        let figures = iopf::parse(&text)?.into_iter().map(|figure| Measured {
+            clock: clock.name().into(),
+            accelerator: machine.accel.to_string(),
+            figure,
+        });
+        Ok(Outcome {
+            figures: figures.collect(),
+            machines: vec![format!("iopf: {}", machine.describe())],
+            ..Outcome::default()
+        })
+    }
+
     fn content(&self) -> Result<Outcome> {
         let dir = tempfile::Builder::new().prefix("pdio-").tempdir()?;
         let machine = Machine {
@@ -454,6 +516,10 @@ impl Session<'_> {
         })
     }
 }
+
+/// By what it is measured what devices that fault cost. Instructions come out the same anywhere, and
+/// say nothing of what it takes to interrupt a CPU and to wake it up.
+const IOPF_CLOCKS: [Clock; 2] = [Clock::Instructions, Clock::Wall];
 
 /// Transfers whose content is compared.
 const CHECK_NETWORK: [&str; 5] = [
@@ -798,6 +864,8 @@ mod tests {
             rounds: 3,
             clocks: vec![Clock::Instructions],
             content: true,
+            iopf: Questions::default(),
+            svadma: None,
             budget: None,
         }
     }
@@ -826,6 +894,24 @@ mod tests {
         let workloads = network.workloads.len();
         let passes = (workloads * 2 + 1) * Strategy::ALL.len();
         assert_eq!(network.total_steps(), passes * 3 + 1);
+    }
+
+    #[test]
+    fn what_depends_on_the_clock_is_asked_of_two_machines() {
+        let asks = |question| Plan {
+            workloads: Vec::new(),
+            content: false,
+            iopf: Questions {
+                asked: vec![question],
+                rounds: 1,
+                short: true,
+            },
+            ..plan()
+        };
+        let both = IOPF_CLOCKS.map(Job::Iopf);
+        assert_eq!(asks(iopf::Question::Modes).jobs(), both);
+        assert_eq!(asks(iopf::Question::Loss).jobs(), both[..1]);
+        assert_eq!(asks(iopf::Question::Loss).total_steps(), 2);
     }
 
     #[test]

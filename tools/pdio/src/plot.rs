@@ -28,9 +28,9 @@ const FONT_FILES: [&str; 2] = [
 /// Of every picture, in units that a PNG has two pixels of.
 const SIZE: (u32, u32) = (1200, 560);
 
-const INK: RGBColor = RGBColor(38, 38, 38);
-const FAINT: RGBColor = RGBColor(110, 110, 110);
-const GRID: RGBColor = RGBColor(226, 226, 226);
+pub(crate) const INK: RGBColor = RGBColor(38, 38, 38);
+pub(crate) const FAINT: RGBColor = RGBColor(110, 110, 110);
+pub(crate) const GRID: RGBColor = RGBColor(226, 226, 226);
 
 /// Okabe and Ito's palette, which most kinds of colour blindness can tell
 /// apart, as far as it goes; the shape of the marker says the same again.
@@ -53,7 +53,6 @@ fn color(strategy: Strategy) -> RGBColor {
 
 /// Draws everything that `records` allow, and returns the files.
 pub fn all(dir: &Path, records: &[Record]) -> Result<Vec<PathBuf>> {
-    load_font()?;
     let mut figures = Vec::new();
     for (name, title) in [
         ("tcp-stream", "TCP stream"),
@@ -98,24 +97,32 @@ pub fn all(dir: &Path, records: &[Record]) -> Result<Vec<PathBuf>> {
 
     let mut files = Vec::new();
     for (name, figure) in figures {
-        let svg = dir.join(format!("{name}.svg"));
-        let root = SVGBackend::new(&svg, SIZE).into_drawing_area();
-        save(&figure, Canvas { root, scale: 1.0 }, &svg)?;
-        let png = dir.join(format!("{name}.png"));
-        let root = BitMapBackend::new(&png, (SIZE.0 * 2, SIZE.1 * 2)).into_drawing_area();
-        save(&figure, Canvas { root, scale: 2.0 }, &png)?;
-        files.extend([svg, png]);
+        files.extend(save(dir, &name, &figure)?);
     }
     Ok(files)
 }
 
-fn save<DB: DrawingBackend>(figure: &Figure, canvas: Canvas<DB>, path: &Path) -> Result<()> {
-    let drawn = match figure {
-        Figure::Sweep(sweep) => sweep.draw(&canvas),
-        Figure::Curve(curve) => curve.draw(&canvas),
-        Figure::Bars(bars) => bars.draw(&canvas),
-    };
-    drawn
+/// What can be drawn.
+pub(crate) trait Draw {
+    /// Draws it over all of a canvas.
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()>;
+}
+
+/// Draws a figure, in both formats, and returns the files.
+pub(crate) fn save(dir: &Path, name: &str, figure: &impl Draw) -> Result<[PathBuf; 2]> {
+    load_font()?;
+    let svg = dir.join(format!("{name}.svg"));
+    let root = SVGBackend::new(&svg, SIZE).into_drawing_area();
+    draw(figure, Canvas { root, scale: 1.0 }, &svg)?;
+    let png = dir.join(format!("{name}.png"));
+    let root = BitMapBackend::new(&png, (SIZE.0 * 2, SIZE.1 * 2)).into_drawing_area();
+    draw(figure, Canvas { root, scale: 2.0 }, &png)?;
+    Ok([svg, png])
+}
+
+fn draw<DB: DrawingBackend>(figure: &impl Draw, canvas: Canvas<DB>, path: &Path) -> Result<()> {
+    figure
+        .draw(&canvas)
         .and_then(|()| canvas.root.present().map_err(broken))
         .with_context(|| format!("cannot draw {}", path.display()))
 }
@@ -151,11 +158,21 @@ enum Figure {
     Bars(Bars),
 }
 
+impl Draw for Figure {
+    fn draw<DB: DrawingBackend>(&self, canvas: &Canvas<DB>) -> Result<()> {
+        match self {
+            Self::Sweep(sweep) => sweep.draw(canvas),
+            Self::Curve(curve) => curve.draw(canvas),
+            Self::Bars(bars) => bars.draw(canvas),
+        }
+    }
+}
+
 /// A point on the canvas.
-type Point = (f64, f64);
+pub(crate) type Point = (f64, f64);
 
 /// Draws in units of [`SIZE`], whatever the file's resolution.
-struct Canvas<DB: DrawingBackend> {
+pub(crate) struct Canvas<DB: DrawingBackend> {
     root: DrawingArea<DB, Shift>,
     scale: f64,
 }
@@ -171,22 +188,29 @@ impl<DB: DrawingBackend> Canvas<DB> {
         color.stroke_width(width)
     }
 
-    fn clear(&self) -> Result<()> {
+    pub(crate) fn clear(&self) -> Result<()> {
         self.root.fill(&WHITE).map_err(broken)
     }
 
-    fn line(&self, points: &[Point], color: RGBColor, width: f64) -> Result<()> {
+    pub(crate) fn line(&self, points: &[Point], color: RGBColor, width: f64) -> Result<()> {
         let points: Vec<_> = points.iter().map(|point| self.at(*point)).collect();
         let path = PathElement::new(points, self.stroke(color, width));
         self.root.draw(&path).map_err(broken)
     }
 
-    fn rectangle(&self, from: Point, to: Point, color: RGBColor) -> Result<()> {
+    pub(crate) fn rectangle(&self, from: Point, to: Point, color: RGBColor) -> Result<()> {
         let shape = Rectangle::new([self.at(from), self.at(to)], color.filled());
         self.root.draw(&shape).map_err(broken)
     }
 
-    fn text(&self, text: &str, at: Point, size: f64, color: RGBColor, pos: Pos) -> Result<()> {
+    pub(crate) fn text(
+        &self,
+        text: &str,
+        at: Point,
+        size: f64,
+        color: RGBColor,
+        pos: Pos,
+    ) -> Result<()> {
         let style = (FONT, size * self.scale).into_font().color(&color).pos(pos);
         // Half an x lower: the middle of a line of text is above that of its letters.
         let at = self.at((at.0, at.1 + size * 0.12));
@@ -195,7 +219,7 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 
     /// Text that reads from bottom to top.
-    fn upright(&self, text: &str, at: Point, size: f64, color: RGBColor) -> Result<()> {
+    pub(crate) fn upright(&self, text: &str, at: Point, size: f64, color: RGBColor) -> Result<()> {
         let style = (FONT, size * self.scale)
             .into_font()
             .transform(FontTransform::Rotate270)
@@ -238,29 +262,29 @@ impl<DB: DrawingBackend> Canvas<DB> {
     }
 }
 
-const LEFT: Pos = Pos {
+pub(crate) const LEFT: Pos = Pos {
     h_pos: HPos::Left,
     v_pos: VPos::Center,
 };
-const CENTER: Pos = Pos {
+pub(crate) const CENTER: Pos = Pos {
     h_pos: HPos::Center,
     v_pos: VPos::Center,
 };
-const RIGHT: Pos = Pos {
+pub(crate) const RIGHT: Pos = Pos {
     h_pos: HPos::Right,
     v_pos: VPos::Center,
 };
 
 /// Maps values to a span of the canvas.
 #[derive(Clone, Copy, Debug)]
-struct Axis {
-    values: (f64, f64),
-    span: (f64, f64),
-    log: bool,
+pub(crate) struct Axis {
+    pub(crate) values: (f64, f64),
+    pub(crate) span: (f64, f64),
+    pub(crate) log: bool,
 }
 
 impl Axis {
-    fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         let scale = |value: f64| if self.log { value.log10() } else { value };
         let (low, high) = (scale(self.values.0), scale(self.values.1));
         let share = (scale(value) - low) / (high - low);
@@ -269,7 +293,7 @@ impl Axis {
 
     /// Round values within the axis: 1, 2 and 5 times powers of ten, or powers
     /// alone where there are many.
-    fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         let (low, high) = self.values;
         if self.log {
             let decades = (high / low).log10();
@@ -300,7 +324,7 @@ impl Axis {
 }
 
 /// A number on an axis: no more digits than it takes.
-fn tick_label(value: f64) -> String {
+pub(crate) fn tick_label(value: f64) -> String {
     if value >= 1e6 {
         format!("{}M", value / 1e6)
     } else if value >= 1e4 {

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a run leaves behind: `results.json` and `run.json`.
+//! What a run leaves behind: `results.json`, `iopf.json` and `run.json`.
 //!
-//! The schema is described in `Documentation/dma-map-cache/results-schema.rst`.
+//! The schema is described in `Documentation/dma-map-cache/results-schema.rst`, that of `iopf.json` by
+//! [`Figure`](iopf_bench::figure::Figure).
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::iopf::Measured;
 
 /// One workload under one strategy in one round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,22 +105,49 @@ pub struct Run {
 
 /// Name of the records' file.
 pub const RESULTS: &str = "results.json";
+/// Name of the file of figures about devices that fault.
+pub const IOPF: &str = "iopf.json";
 const RUN: &str = "run.json";
 
-/// Writes both files to `dir`.
-pub fn save(dir: &Path, run: &Run, records: &[Record]) -> Result<()> {
-    write(&dir.join(RUN), &serde_json::to_string_pretty(run)?)?;
-    // One record to a line: easy on diff, grep and the eye.
-    let lines: Vec<String> = records
+/// All that a run leaves behind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Results {
+    /// About the run.
+    pub run: Run,
+    /// What DMA mapping costs.
+    pub records: Vec<Record>,
+    /// What devices that fault cost.
+    pub figures: Vec<Measured>,
+}
+
+/// Writes it to `dir`.
+pub fn save(dir: &Path, results: &Results) -> Result<()> {
+    write(&dir.join(RUN), &serde_json::to_string_pretty(&results.run)?)?;
+    write(&dir.join(RESULTS), &lines(&results.records)?)?;
+    write(&dir.join(IOPF), &lines(&results.figures)?)
+}
+
+/// An array, one element to a line: easy on diff, grep and the eye.
+fn lines<T: Serialize>(all: &[T]) -> Result<String> {
+    let lines: Vec<String> = all
         .iter()
         .map(serde_json::to_string)
         .collect::<Result<_, _>>()?;
-    write(&dir.join(RESULTS), &format!("[\n{}\n]", lines.join(",\n")))
+    Ok(format!("[\n{}\n]", lines.join(",\n")))
 }
 
-/// Reads both files from `dir`.
-pub fn load(dir: &Path) -> Result<(Run, Vec<Record>)> {
-    Ok((read(&dir.join(RUN))?, read(&dir.join(RESULTS))?))
+/// Reads it from `dir`.
+pub fn load(dir: &Path) -> Result<Results> {
+    let figures = dir.join(IOPF);
+    Ok(Results {
+        run: read(&dir.join(RUN))?,
+        records: read(&dir.join(RESULTS))?,
+        // Earlier versions have none.
+        figures: match figures.exists() {
+            true => read(&figures)?,
+            false => Vec::new(),
+        },
+    })
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -181,19 +211,30 @@ pub(crate) mod tests {
             rounds: 2,
             ..Run::default()
         };
-        save(dir.path(), &run, &records).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), (run, records));
+        let figure = iopf_bench::figure::Figure::Pass(crate::iopf::tests::pass(
+            "sva",
+            iopf_bench::figure::Load::StreamFirst,
+            1,
+        ));
+        let results = Results {
+            run,
+            records,
+            figures: vec![crate::iopf::tests::measured("wall", figure)],
+        };
+        save(dir.path(), &results).unwrap();
+        assert_eq!(load(dir.path()).unwrap(), results);
+        fs::remove_file(dir.path().join(IOPF)).unwrap();
+        assert!(load(dir.path()).unwrap().figures.is_empty());
     }
 
     #[test]
     fn the_file_is_an_array_of_objects_with_the_promised_fields() {
         let dir = tempfile::tempdir().unwrap();
-        save(
-            dir.path(),
-            &Run::default(),
-            &[record("udp", "cached", 64, 1)],
-        )
-        .unwrap();
+        let results = Results {
+            records: vec![record("udp", "cached", 64, 1)],
+            ..Results::default()
+        };
+        save(dir.path(), &results).unwrap();
         let text = fs::read_to_string(dir.path().join(RESULTS)).unwrap();
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let object = value[0].as_object().unwrap();

@@ -4,31 +4,32 @@
 
 use std::fmt::Write;
 
+use crate::iopf::{self, Measured};
 use crate::results::{Record, Run};
 use crate::scenario::{PAIR, Strategy, WORKLOADS, Workload};
 use crate::stats::Summary;
 
 /// Stands for a value that does not exist.
-const NONE: &str = "–";
+pub(crate) const NONE: &str = "–";
 
 /// A table of text cells whose columns line up.
-struct Grid {
+pub(crate) struct Grid {
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
-    fn new(head: &[&str]) -> Self {
+    pub(crate) fn new(head: &[&str]) -> Self {
         Self {
             rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()],
         }
     }
 
-    fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 
     /// The first column is left-aligned, the others are right-aligned.
-    fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
@@ -184,10 +185,12 @@ pub(crate) fn hit_rate(record: &Record) -> Option<f64> {
 }
 
 /// The whole report.
-pub fn report(run: &Run, records: &[Record]) -> String {
+pub fn report(run: &Run, records: &[Record], figures: &[Measured]) -> String {
     let mut out = String::new();
     head(&mut out, run, records);
-    protection(&mut out, records);
+    if !records.is_empty() {
+        protection(&mut out, records);
+    }
     for clock in ["instructions", "wall"] {
         for workload in &WORKLOADS {
             let slice = Slice::new(records, workload.name, workload.bytes, clock);
@@ -198,6 +201,7 @@ pub fn report(run: &Run, records: &[Record]) -> String {
         }
         overview(&mut out, records, clock);
     }
+    out += &iopf::table::report(figures);
     tail(&mut out, run);
     out
 }
@@ -207,11 +211,11 @@ fn pairs<'a>(records: &'a [Record], clock: &str) -> Slice<'a> {
 }
 
 fn head(out: &mut String, run: &Run, records: &[Record]) {
-    let _ = writeln!(
-        out,
-        "What DMA mapping costs stock drivers: {}, {} rounds",
-        run.kind, run.rounds
-    );
+    let what = match records.is_empty() {
+        true => "What devices that fault cost",
+        false => "What DMA mapping costs stock drivers",
+    };
+    let _ = writeln!(out, "{what}: {}, {} rounds", run.kind, run.rounds);
     let _ = writeln!(out, "kernel       {}", run.kernel);
     let _ = writeln!(out, "QEMU         {}", run.qemu);
     let _ = writeln!(out, "accelerator  {}", run.accelerator);
@@ -451,7 +455,7 @@ mod tests {
             }],
             ..Run::default()
         };
-        let text = report(&run, &records());
+        let text = report(&run, &records(), &[]);
         for part in [
             "7.2.12",
             "11.1.3",
@@ -468,7 +472,7 @@ mod tests {
 
     #[test]
     fn the_overview_has_a_line_for_each_workload() {
-        let text = report(&Run::default(), &records());
+        let text = report(&Run::default(), &records(), &[]);
         let overview = text
             .split("All of it in short: instructions")
             .nth(1)
