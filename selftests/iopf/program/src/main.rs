@@ -9,6 +9,7 @@ mod changes;
 mod company;
 mod control;
 mod errors;
+mod figures;
 mod memory;
 mod other_process;
 mod requests;
@@ -26,15 +27,17 @@ use svadma::{area, Consumer, Error};
 use case::{Case, Outcome, Result};
 use other_process::Role;
 
-const USAGE: &str = "usage: iopf-test memory|requests|changes|company|errors sva|mirror|pinned...";
+const USAGE: &str =
+    "usage: iopf-test memory|requests|changes|company|errors|figures sva|mirror|pinned...";
 
 /// The cases, by what they are about.
-const GROUPS: [(&str, &[Case]); 5] = [
+const GROUPS: [(&str, &[Case]); 6] = [
     ("memory", &memory::CASES),
     ("requests", &requests::CASES),
     ("changes", &changes::CASES),
     ("company", &company::CASES),
     ("errors", &errors::CASES),
+    ("figures", &figures::CASES),
 ];
 
 /// The modes, by their names in sysfs.
