@@ -46,7 +46,7 @@ fn counts(mode: Mode) -> Result {
     };
     for pass in &passes {
         expect(
-            pass.elapsed_ns > 0 && pass.busy_ns > 0,
+            pass.elapsed_ns > 0,
             format_args!("{:?} has taken no time", pass.load),
         )?;
     }
