@@ -9,6 +9,8 @@
 #include <linux/iova.h>
 #include <linux/kthread.h>
 
+#include <kvm/iodev.h>
+
 #include "../../dma-map-cache/include/linux/dma-map-multi.h"
 #include "../../dma-map-cache/trace.h"
 #include "../../iopf/include/linux/iopf.h"

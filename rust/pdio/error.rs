@@ -8,7 +8,7 @@ use kernel::error::Error;
 
 use crate::bindings;
 
-/// `EOPNOTSUPP`: the device or its IOMMU cannot do this.
+/// `EOPNOTSUPP`: the hardware, or the kernel, cannot do this.
 pub fn not_supported() -> Error {
     Error::from_errno(-(bindings::EOPNOTSUPP as i32))
 }
