@@ -25,6 +25,9 @@ pub const GUEST_DIR: &str = "/pdio";
 /// Where the guest finds kselftests.
 pub const GUEST_SELFTESTS: &str = "/pdio/selftests";
 
+/// Where the guest finds a KVM that can be loaded in place of the kernel's own, which `modprobe` finds.
+pub const GUEST_KVM: &str = "/pdio/kvm";
+
 /// Drivers of the machine's devices, in the order in which init loads them.
 const DRIVERS: [&str; 6] = [
     "e1000e",
@@ -36,7 +39,15 @@ const DRIVERS: [&str; 6] = [
 ];
 
 /// Modules that tests may want, besides the drivers.
-const OPTIONAL_MODULES: [&str; 5] = ["virtio_iommu", "vfio_pci", "configs", "configfs", "zram"];
+const OPTIONAL_MODULES: [&str; 7] = [
+    "virtio_iommu",
+    "vfio_pci",
+    "configs",
+    "configfs",
+    "zram",
+    "kvm_amd",
+    "kvm_intel",
+];
 
 /// Programs that go in with their libraries; busybox provides everything else.
 ///
@@ -192,6 +203,8 @@ pub struct Payload {
     pub scripts: Option<PathBuf>,
     /// Kernel modules of ours.
     pub modules: Vec<PathBuf>,
+    /// Modules that can be loaded in place of the kernel's own KVM, to [`GUEST_KVM`].
+    pub kvm: Vec<PathBuf>,
     /// A directory of kselftest suites, to [`GUEST_SELFTESTS`].
     pub selftests: Option<PathBuf>,
     /// Programs of ours, with their libraries, to [`GUEST_DIR`]`/bin`.
@@ -253,6 +266,10 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
     archive.link("/usr/bin/sh", "dash");
     programs(&mut archive, payload)?;
     modules(&mut archive, kernel, payload)?;
+    for path in &payload.kvm {
+        let file = path.file_name().unwrap_or_default();
+        archive.file(Path::new(GUEST_KVM).join(file), path)?;
+    }
 
     let Some(scripts) = &payload.scripts else {
         bail!(
@@ -510,8 +527,9 @@ impl Index {
 
 /// Finds the modules, scripts, tests and programs of a checkout.
 ///
-/// `PDIO_MODULES` names files or directories of `.ko` files, `PDIO_SELFTESTS` an
-/// installed kselftest directory, `PDIO_VM_DIR` the guest's scripts.
+/// `PDIO_MODULES` names files or directories of `.ko` files, of which a directory `kvm` is
+/// for [`Payload::kvm`]; `PDIO_SELFTESTS` an installed kselftest directory, `PDIO_VM_DIR`
+/// the guest's scripts.
 pub fn payload() -> Result<Payload> {
     let mut payload = Payload::default();
     let checkout = env::current_dir()?
@@ -532,15 +550,11 @@ pub fn payload() -> Result<Payload> {
         }
         let path = PathBuf::from(path);
         if path.is_dir() {
-            let mut found = Vec::new();
-            for entry in fs::read_dir(&path)? {
-                let file = entry?.path();
-                if file.extension().is_some_and(|ext| ext == "ko") {
-                    found.push(file);
-                }
+            payload.modules.extend(modules_in(&path)?);
+            let kvm = path.join("kvm");
+            if kvm.is_dir() {
+                payload.kvm.extend(modules_in(&kvm)?);
             }
-            found.sort();
-            payload.modules.extend(found);
         } else if path.exists() {
             payload.modules.push(path);
         } else {
@@ -557,7 +571,7 @@ pub fn payload() -> Result<Payload> {
     };
 
     let own = env::current_exe().context("cannot find this program's own directory")?;
-    for program in ["pdio-load", "iopf-test", "iopf-bench"] {
+    for program in ["pdio-load", "iopf-test", "iopf-bench", "kvm-ports-test"] {
         let program = own.with_file_name(program);
         if program.exists() {
             payload.programs.push(program);
@@ -566,6 +580,19 @@ pub fn payload() -> Result<Payload> {
     let svadma = own.with_file_name("libsvadma.so");
     payload.svadma = svadma.exists().then_some(svadma);
     Ok(payload)
+}
+
+/// The `.ko` files of a directory.
+fn modules_in(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|ext| ext == "ko") {
+            found.push(file);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Writes `archive` to `path`.
