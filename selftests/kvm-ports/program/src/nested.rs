@@ -137,34 +137,32 @@ impl Pair {
         let word = self.outer.memory.word(VMCB + at);
         word.load(std::sync::atomic::Ordering::Relaxed)
     }
+
+    /// The inner guest has got to its end by exits alone, the outer one to the port itself.
+    fn both_served(&self, came: &Came) -> Result {
+        same(
+            "the end of the inner guest",
+            self.vmcb(vmcb::EXITCODE),
+            VMEXIT_HLT,
+        )?;
+        same("what it has read", self.vmcb(vmcb::RAX) as u8, USER_ANSWER)?;
+        same("what the outer one has read", came.rax as u8, HOST_ANSWER)?;
+        same("exits", (came.exits, came.user), (2, 2))
+    }
 }
 
 fn exits() -> Result {
     let mut pair = Pair::new(0)?;
     pair.ports.allow(0xff)?;
     let came = pair.run(|_| Ok(()))?;
-    same(
-        "the end of the inner guest",
-        pair.vmcb(vmcb::EXITCODE),
-        VMEXIT_HLT,
-    )?;
-    same("what it has read", pair.vmcb(vmcb::RAX) as u8, USER_ANSWER)?;
-    same("what the outer one has read", came.rax as u8, HOST_ANSWER)?;
-    same("exits", (came.exits, came.user), (2, 2))
+    pair.both_served(&came)
 }
 
 fn meanwhile() -> Result {
     let mut pair = Pair::new(0)?;
     // At the first access of the inner guest.
     let came = pair.run(|ports| Ok(ports.allow(0xff)?))?;
-    same(
-        "the end of the inner guest",
-        pair.vmcb(vmcb::EXITCODE),
-        VMEXIT_HLT,
-    )?;
-    same("what it has read", pair.vmcb(vmcb::RAX) as u8, USER_ANSWER)?;
-    same("what the outer one has read", came.rax as u8, HOST_ANSWER)?;
-    same("exits", (came.exits, came.user), (2, 2))
+    pair.both_served(&came)
 }
 
 fn intercepted() -> Result {
