@@ -23,7 +23,10 @@ use crate::{
     device::Device,
     mirror::Mirror,
     pinned::Pinned,
-    policy::page::PageRange,
+    policy::{
+        page::PageRange,
+        tunable::OutOfRange, //
+    },
     sva::Sva, //
 };
 
@@ -45,8 +48,8 @@ impl Translation {
     ) -> Result<Self> {
         match mode {
             Mode::Sva => Sva::new(device.dma_device(), mm, callbacks).map(Self::Sva),
-            Mode::Mirror => Mirror::new(device, mm, callbacks).map(Self::Mirror),
-            Mode::Pinned => Pinned::new(device, mm, callbacks).map(Self::Pinned),
+            Mode::Mirror => Mirror::bind(device, mm, callbacks).map(Self::Mirror),
+            Mode::Pinned => Pinned::bind(device, mm, callbacks).map(Self::Pinned),
         }
     }
 
@@ -65,6 +68,15 @@ impl Translation {
             Self::Sva(sva) => sva.end(),
             Self::Mirror(mirror) => mirror.end(),
             Self::Pinned(pinned) => pinned.end(),
+        }
+    }
+
+    /// Most pages that may be kept, if anything is.
+    fn limit(&self) -> Option<u64> {
+        match self {
+            Self::Sva(_) => None,
+            Self::Mirror(mirror) => Some(mirror.limit()),
+            Self::Pinned(pinned) => Some(pinned.limit()),
         }
     }
 
@@ -162,6 +174,29 @@ impl Binding {
         }
     }
 
+    /// Sets what the device may keep of it, and takes what is too much. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// As `iopf_set_budget()`.
+    pub(crate) fn set_budget_bytes(&self, bytes: u64) -> Result {
+        match self.translation() {
+            Some(Translation::Mirror(mirror)) => mirror.set_limit_bytes(bytes),
+            Some(Translation::Pinned(pinned)) => pinned.set_limit_bytes(bytes),
+            _ => Err(OutOfRange),
+        }
+        .map_err(|OutOfRange| EINVAL)?;
+        self.evict_excess();
+        Ok(())
+    }
+
+    /// Takes what is more than it may keep, as far as it can be taken. May sleep.
+    pub(crate) fn evict_excess(&self) {
+        if let Some(Translation::Mirror(mirror)) = self.translation() {
+            mirror.evict(mirror.pages().saturating_sub(mirror.limit()));
+        }
+    }
+
     /// Pages that can be taken from the device.
     pub(crate) fn evictable_pages(&self) -> u64 {
         match self.translation() {
@@ -212,10 +247,13 @@ impl Binding {
             pasid, mode, pid, ..
         } = self;
 
-        let pages = self
-            .translation()
-            .map_or(0, |translation| translation.pages());
+        let translation = self.translation();
+        let pages = translation.as_ref().map_or(0, Translation::pages);
 
-        write!(out, "pasid={pasid} pid={pid} mode={mode} pages={pages}").map_err(|_| EFBIG)
+        write!(out, "pasid={pasid} pid={pid} mode={mode} pages={pages}").map_err(|_| EFBIG)?;
+        if let Some(limit) = translation.and_then(|translation| translation.limit()) {
+            write!(out, " limit={limit}").map_err(|_| EFBIG)?;
+        }
+        Ok(())
     }
 }

@@ -289,11 +289,7 @@ impl Device {
             .map_err(|OutOfRange| EINVAL)?;
 
         for binding in self.all_bindings()? {
-            let excess = binding
-                .evictable_pages()
-                .saturating_sub(self.binding_limit());
-
-            binding.evict(excess);
+            binding.evict_excess();
         }
         Ok(())
     }

@@ -122,6 +122,25 @@ enum iopf_mode iopf_mode(const struct iopf_binding *binding)
 EXPORT_SYMBOL_GPL(iopf_mode);
 
 /**
+ * iopf_set_budget - set what a device may keep of a process
+ * @binding: the binding
+ * @bytes: most bytes, a multiple of the page size, not 0, up to 2^52
+ *
+ * As long as it is less than the file "binding_budget_bytes" of the device says for
+ * every binding. In mode mirror what is too much is taken before this returns. A
+ * binding has no budget of its own to begin with.
+ *
+ * Context: May sleep. From any process.
+ * Return: 0; -EINVAL if @bytes is none of these, the mode is sva, in which a device
+ * keeps nothing, or the process is not bound any more.
+ */
+int iopf_set_budget(struct iopf_binding *binding, u64 bytes)
+{
+	return iopf_serve_set_budget(binding, bytes);
+}
+EXPORT_SYMBOL_GPL(iopf_set_budget);
+
+/**
  * iopf_pin - pin a range of the current process for a binding in mode pinned
  * @binding: a binding of the current process
  * @start: first address, a multiple of the page size

@@ -17,6 +17,7 @@ struct iopf_binding *iopf_serve_bind(struct iopf_device *device,
 void iopf_serve_unbind(struct iopf_binding *binding);
 u32 iopf_serve_pasid(const struct iopf_binding *binding);
 enum iopf_mode iopf_serve_mode(const struct iopf_binding *binding);
+int iopf_serve_set_budget(struct iopf_binding *binding, u64 bytes);
 int iopf_serve_pin(struct iopf_binding *binding, unsigned long start,
 		   size_t len);
 int iopf_serve_unpin(struct iopf_binding *binding, unsigned long start,

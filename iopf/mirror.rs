@@ -17,24 +17,18 @@
 //! Lock order: the lock of the address space, then `state`. Memory is reclaimed by who waits for
 //! `state`, so nothing is allocated under it that may wait for memory.
 
-use core::{
-    ops::Range,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::Relaxed, //
-    },
-};
+use core::ops::Range;
 
 use kernel::{
     alloc::KVVec,
-    mm::{
-        Mm,
-        MmWithUser, //
-    },
+    mm::MmWithUser,
     new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
         Mutex, //
     },
@@ -45,7 +39,6 @@ use kernel::{
     }, //
 };
 use pdio::{
-    embed::embeds,
     hmm::{
         self,
         Entry, //
@@ -57,19 +50,10 @@ use pdio::{
     iopf_service::Callbacks,
     mmu_notifier::{
         Blocking,
-        Changes,
-        Notifier,
         Wanted,
         Watch, //
     },
-    page_fault::{
-        FaultGroup,
-        Response, //
-    },
-    pasid::{
-        AttachedDomain,
-        Resolve, //
-    },
+    page_fault::FaultGroup,
     trace::iopf as trace, //
 };
 
@@ -97,6 +81,11 @@ use crate::{
             Reason,
             Resident, //
         },
+    },
+    slots::Slots,
+    space::{
+        Content,
+        Space, //
     }, //
 };
 
@@ -114,92 +103,60 @@ const EVICTION_BATCH: usize = 64;
 
 /// What the device can reach.
 struct State {
-    resident: Resident<KVVec<u64>>,
+    resident: Resident<Slots>,
     around: FaultAround,
     /// Whether the address space is there, and will say when it changes.
     alive: bool,
 }
 
-/// A process of which a device has a copy of the page table.
+/// A copy of what a device has used of the page table of a process.
 #[pin_data]
-pub(crate) struct Mirror {
-    // Dropped first: it has the device stopped.
-    #[pin]
-    notifier: Notifier<Mirror>,
-    // Dropped next: it waits for requests that are being served.
-    #[pin]
-    attached: AttachedDomain<Mirror>,
-    callbacks: Callbacks,
-    mm: ARef<Mm>,
-    device: Arc<Device>,
-    /// Pages in `state`, for who does not want to wait.
-    pages: AtomicU64,
+pub(crate) struct Copied {
     #[pin]
     state: Mutex<State>,
 }
 
-embeds!(Mirror, notifier: Notifier<Mirror>);
-embeds!(Mirror, attached: AttachedDomain<Mirror>);
+/// A process of which a device has a copy of the page table.
+pub(crate) type Mirror = Space<Copied>;
 
 impl Mirror {
     /// Binds the device and the process. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`AttachedDomain::new`], [`AttachedDomain::attach`] and [`Notifier::register`].
-    pub(crate) fn new(
+    /// Those of [`Space::new`].
+    pub(crate) fn bind(
         device: &Arc<Device>,
         mm: &MmWithUser,
         callbacks: Callbacks,
     ) -> Result<Arc<Self>> {
-        let attached = AttachedDomain::new(device.dma_device())?;
-        let mirror = Arc::pin_init(
-            pin_init!(Self {
-                notifier <- Notifier::new(),
-                attached <- attached,
-                callbacks,
-                mm: ARef::from(&**mm),
-                device: device.clone(),
-                pages: AtomicU64::new(0),
+        Self::new(
+            device,
+            mm,
+            callbacks,
+            pin_init!(Copied {
                 state <- new_mutex!(State {
-                    resident: Resident::new(KVVec::new()),
+                    resident: Resident::new(Slots::none()),
                     around: FaultAround::new(),
                     alive: true,
                 }),
             }),
-            GFP_KERNEL,
-        )?;
-
-        // Nothing may be mapped that nobody would take away.
-        mirror.notifier.register(mm, Wanted::All)?;
-        mirror.attached.attach()?;
-        Ok(mirror)
+        )
     }
 
-    /// Unbinds the process, which cannot be bound again. May sleep.
-    pub(crate) fn end(&self) {
-        self.notifier.unregister();
-        self.attached.detach();
-    }
-
-    /// The PASID.
-    pub(crate) fn pasid(&self) -> u32 {
-        self.attached.pasid()
-    }
-
-    /// Pages that the device can reach.
-    pub(crate) fn pages(&self) -> u64 {
-        self.pages.load(Relaxed)
+    /// What the device can reach.
+    fn state(&self) -> Guard<'_, State, MutexBackend> {
+        self.content().state.lock()
     }
 
     /// Takes up to `count` pages to keep within a budget, and returns how many.
     pub(crate) fn evict(&self, count: u64) -> u64 {
-        let eviction = self.device.eviction();
+        let eviction = self.device().eviction();
         let mut left = count;
 
         while left > 0 {
             let mut victims = [Page(0); EVICTION_BATCH];
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let victims = state
                 .resident
                 .evict_several(eviction, left as usize, &mut victims);
@@ -213,8 +170,8 @@ impl Mirror {
             self.unmap(Runs::new(victims.iter().copied()), trace::evicted);
             self.changed(&state);
             drop(state);
-            self.device.budget().uncharge(taken);
-            self.device.statistics().evicted_pages.add(taken);
+            self.device().budget().uncharge(taken);
+            self.device().statistics().evicted_pages.add(taken);
             left -= taken;
         }
         count - left
@@ -227,9 +184,9 @@ impl Mirror {
         runs: impl Iterator<Item = PageRange>,
         trace: fn(&pdio::device::DmaDevice, u32, u64, u64),
     ) {
-        self.attached.domain().unmap_sync(runs.map(|run| {
+        self.domain().unmap_sync(runs.map(|run| {
             trace(
-                self.device.dma_device(),
+                self.device().dma_device(),
                 self.pasid(),
                 run.first.address(),
                 run.count,
@@ -250,35 +207,32 @@ impl Mirror {
         self.changed(state);
 
         let taken = (before - state.resident.len()) as u64;
-        let statistics = self.device.statistics();
+        let statistics = self.device().statistics();
 
-        self.device.budget().uncharge(taken);
+        self.device().budget().uncharge(taken);
         statistics.invalidations.add(1);
         statistics.invalidated_pages.add(taken);
     }
 
     /// The number of pages is another.
     fn changed(&self, state: &State) {
-        self.pages.store(state.resident.len() as u64, Relaxed);
+        self.set_pages(state.resident.len() as u64);
     }
 
     /// Brings in all that a group asks for, in as many batches as it takes, and adds to `mapped` the
     /// pages that were mapped.
-    fn serve(&self, group: &FaultGroup, mapped: &mut u64) -> Result {
+    fn bring_all(&self, group: &FaultGroup, mapped: &mut u64) -> Result {
         // The last reference may be ours, and giving it up here would make this thread wait for what
         // it does itself.
-        let mm = MmWithUser::into_mmput_async(self.mm.mmget_not_zero().ok_or(ESRCH)?);
+        let mm = MmWithUser::into_mmput_async(self.mm().mmget_not_zero().ok_or(ESRCH)?);
         let mut batch = Batch::new();
 
         // More would drive out what was brought in just before, and the device, which begins with that,
         // would ask again and again. It asks for the rest when it gets there.
-        let most = self
-            .device
-            .binding_limit()
-            .min(self.device.budget().limit());
+        let most = self.limit().min(self.device().budget().limit());
 
         for request in group.requests().take(most as usize) {
-            if request.beyond || request.address > self.attached.domain().last() {
+            if request.beyond || request.address > self.domain().last() {
                 return Err(EFAULT);
             }
 
@@ -316,7 +270,7 @@ impl Mirror {
 
     /// The pages of a range from the first to the last that the device cannot reach so.
     fn missing(&self, range: PageRange, access: Access) -> Result<Option<PageRange>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut missing: Option<PageRange> = None;
 
         if !state.alive {
@@ -324,7 +278,7 @@ impl Mirror {
         }
         for page in range.pages() {
             if suffices(state.resident.protection(page), access) {
-                state.resident.touch(page, self.device.eviction());
+                state.resident.touch(page, self.device().eviction());
             } else {
                 let first = missing.map_or(page, |missing| missing.first);
 
@@ -351,15 +305,15 @@ impl Mirror {
 
             PageRange::between(Page::of(area.start() as u64), Page::of(area.end() as u64))
         };
-        let limit = self.device.binding_limit();
+        let limit = self.limit();
         let demand = demand.intersection(area).truncate(limit);
         let bounds = Bounds {
             area,
             // What is brought along does not drive out most of what is there.
             max_pages: limit / 4,
         };
-        let setting = self.device.fault_around();
-        let Plan { window, strided } = self.state.lock().around.plan(demand, bounds, setting);
+        let setting = self.device().fault_around();
+        let Plan { window, strided } = self.state().around.plan(demand, bounds, setting);
 
         match self.map_window(mm, window, demand, access) {
             Ok(pages) => *mapped += pages,
@@ -405,33 +359,33 @@ impl Mirror {
             {
                 break result;
             }
-            self.device.statistics().retries.add(1);
+            self.device().statistics().retries.add(1);
         };
         let mapped = result.unwrap_or(0);
 
-        self.device.budget().uncharge(window.count - mapped);
+        self.device().budget().uncharge(window.count - mapped);
         result
     }
 
     /// Makes room for pages, in the table and in the budgets, to which they are charged.
     fn make_room(&self, count: u64) -> Result {
-        let wanted = self.state.lock().resident.wanted_slots(count as usize);
+        let wanted = self.state().resident.wanted_slots(count as usize);
 
         if let Some(slots) = wanted {
-            let new = KVVec::from_elem(0, slots, GFP_KERNEL)?;
-            let old = self.state.lock().resident.grow(new);
+            let new = Slots::new(slots)?;
+            let old = self.state().resident.grow(new);
 
             drop(old);
         }
 
-        let limit = self.device.binding_limit();
+        let limit = self.limit();
         let batch = (limit / 16).clamp(1, EVICTION_BATCH as u64);
         let excess = (self.pages() + count).saturating_sub(limit);
 
         if excess > 0 {
             self.evict(excess.max(batch));
         }
-        while let Err(error) = self.device.charge(self.pasid(), self.pages(), count) {
+        while let Err(error) = self.device().charge(self.pasid(), self.pages(), count) {
             if self.evict(count.max(batch)) == 0 {
                 return Err(error);
             }
@@ -455,7 +409,7 @@ impl Mirror {
         let range = addresses(window);
 
         pin_init::stack_try_pin_init!(
-            let watch =? Watch::new(mm, range.clone(), &self.state)
+            let watch =? Watch::new(mm, range.clone(), &self.content().state)
         );
 
         let since = watch.begin();
@@ -471,7 +425,7 @@ impl Mirror {
         )?;
         hmm::range_fault(&watch, since, &mm.mmap_read_lock(), range, entries)?;
 
-        let mut state = self.state.lock();
+        let mut state = self.state();
 
         if !state.alive {
             return Err(ESRCH);
@@ -490,7 +444,7 @@ impl Mirror {
         demand: PageRange,
         entries: &[Entry],
     ) -> Result<u64> {
-        let eviction = self.device.eviction();
+        let eviction = self.device().eviction();
         let mut piece = Piece::default();
         let mut mapped = 0;
         let mut ahead = 0;
@@ -517,7 +471,7 @@ impl Mirror {
                 Some(_) => {
                     state.resident.remove(page);
                     self.unmap(core::iter::once(PageRange::one(page)), |_, _, _, _| {});
-                    self.device.budget().uncharge(1);
+                    self.device().budget().uncharge(1);
                 }
                 None => {}
             }
@@ -538,7 +492,7 @@ impl Mirror {
         result = result.and(self.map_piece(state, &mut piece, &mut mapped));
         self.changed(state);
 
-        let statistics = self.device.statistics();
+        let statistics = self.device().statistics();
 
         statistics.mapped_pages.add(mapped);
         statistics.prefetched_pages.add(ahead.min(mapped));
@@ -563,8 +517,7 @@ impl Mirror {
 
         let write = if writable { prot::WRITE } else { 0 };
 
-        self.attached
-            .domain()
+        self.domain()
             .map_pages(
                 pages.first.address(),
                 phys,
@@ -649,50 +602,27 @@ fn pages(addresses: Range<usize>) -> PageRange {
     )
 }
 
-impl Resolve for Mirror {
-    fn resolve(&self, group: FaultGroup) {
-        let started = Instant::<Monotonic>::now();
-        let device = self.device.dma_device();
-        let mut requests = 0;
-        let mut mapped = 0;
+impl Content for Copied {
+    const WANTED: Wanted = Wanted::All;
 
-        for request in group.requests() {
-            requests += 1;
-            trace::fault(device, self.pasid(), request.address, request.write);
-        }
-
-        let result = self.serve(&group, &mut mapped);
-        let ns = started.elapsed().as_nanos().unsigned_abs();
-        let response = if result.is_ok() {
-            Response::Success
-        } else {
-            Response::Invalid
-        };
-
-        // Before the answer: whoever waits for the device finds them there.
-        self.device.statistics().answered(requests, ns, &result);
-        trace::resolved(device, self.pasid(), requests, mapped, ns, result);
-        group.respond(response);
+    fn serve(mirror: &Mirror, group: &FaultGroup, mapped: &mut u64) -> Result {
+        mirror.bring_all(group, mapped)
     }
-}
 
-impl Changes for Mirror {
-    fn released(&self) {
-        self.callbacks.stop();
-
-        let mut state = self.state.lock();
+    fn released(mirror: &Mirror) {
+        let mut state = mirror.state();
 
         state.alive = false;
-        self.take(&mut state, PageRange::between(Page(0), Page::LAST));
+        mirror.take(&mut state, PageRange::between(Page(0), Page::LAST));
     }
 
-    fn invalidate(&self, range: Range<usize>, blocking: Blocking) -> Result {
+    fn changed(mirror: &Mirror, addresses: Range<usize>, blocking: Blocking) -> Result {
         let mut state = match blocking {
-            Blocking::Allowed => self.state.lock(),
-            Blocking::Forbidden => self.state.try_lock().ok_or(EAGAIN)?,
+            Blocking::Allowed => mirror.state(),
+            Blocking::Forbidden => mirror.content().state.try_lock().ok_or(EAGAIN)?,
         };
 
-        self.take(&mut state, pages(range));
+        mirror.take(&mut state, pages(addresses));
         Ok(())
     }
 }

@@ -32,6 +32,8 @@ mod pinned;
     reason = "the host tests compile the same files, and use all of them"
 )]
 mod policy;
+mod slots;
+mod space;
 mod statistics;
 mod sva;
 
@@ -92,6 +94,10 @@ impl Service for Iopf {
 
     fn mode(binding: &Binding) -> Mode {
         binding.mode()
+    }
+
+    fn set_budget(binding: &Binding, bytes: u64) -> Result {
+        binding.set_budget_bytes(bytes)
     }
 
     fn pin(binding: &Binding, start: usize, len: usize) -> Result {

@@ -6,32 +6,24 @@
 //! Lock order: `ranges`, then the lock of the address space.
 
 use core::{
-    ptr,
-    sync::atomic::{
-        AtomicU64,
-        Ordering::Relaxed, //
-    },
+    ops::Range,
+    ptr, //
 };
 
 use kernel::{
-    mm::{
-        Mm,
-        MmWithUser, //
-    },
+    mm::MmWithUser,
     new_mutex,
     prelude::*,
     sync::{
-        aref::ARef,
+        lock::{
+            mutex::MutexBackend,
+            Guard, //
+        },
         Arc,
         Mutex, //
-    },
-    time::{
-        Instant,
-        Monotonic, //
     }, //
 };
 use pdio::{
-    embed::embeds,
     iommu::{
         prot,
         Context, //
@@ -39,19 +31,9 @@ use pdio::{
     iopf_service::Callbacks,
     mmu_notifier::{
         Blocking,
-        Changes,
-        Notifier,
         Wanted, //
     },
-    page_fault::{
-        FaultGroup,
-        Response, //
-    },
-    pasid::{
-        AttachedDomain,
-        Resolve, //
-    },
-    trace::iopf as trace,
+    page_fault::FaultGroup,
     user_pages::{
         account_locked,
         unaccount_locked,
@@ -65,6 +47,10 @@ use crate::{
         Page,
         PageRange,
         SHIFT, //
+    },
+    space::{
+        Content,
+        Space, //
     }, //
 };
 
@@ -82,74 +68,43 @@ struct Ranges {
     alive: bool,
 }
 
-/// A process parts of which are pinned for a device.
+/// What was asked to be pinned of a process.
 #[pin_data]
-pub(crate) struct Pinned {
-    // Dropped first: it has the device stopped.
-    #[pin]
-    notifier: Notifier<Pinned>,
-    // Dropped next: it waits for requests that are being answered.
-    #[pin]
-    attached: AttachedDomain<Pinned>,
-    callbacks: Callbacks,
-    mm: ARef<Mm>,
-    device: Arc<Device>,
-    /// Pages in `ranges`, for who does not want to wait.
-    pages: AtomicU64,
+pub(crate) struct Named {
     #[pin]
     ranges: Mutex<Ranges>,
 }
 
-embeds!(Pinned, notifier: Notifier<Pinned>);
-embeds!(Pinned, attached: AttachedDomain<Pinned>);
+/// A process parts of which are pinned for a device.
+pub(crate) type Pinned = Space<Named>;
 
 impl Pinned {
     /// Binds the device and the process. May sleep.
     ///
     /// # Errors
     ///
-    /// Those of [`AttachedDomain::new`], [`AttachedDomain::attach`] and [`Notifier::register`].
-    pub(crate) fn new(
+    /// Those of [`Space::new`].
+    pub(crate) fn bind(
         device: &Arc<Device>,
         mm: &MmWithUser,
         callbacks: Callbacks,
     ) -> Result<Arc<Self>> {
-        let attached = AttachedDomain::new(device.dma_device())?;
-        let pinned = Arc::pin_init(
-            pin_init!(Self {
-                notifier <- Notifier::new(),
-                attached <- attached,
-                callbacks,
-                mm: ARef::from(&**mm),
-                device: device.clone(),
-                pages: AtomicU64::new(0),
+        Self::new(
+            device,
+            mm,
+            callbacks,
+            pin_init!(Named {
                 ranges <- new_mutex!(Ranges {
                     pinned: KVec::new(),
                     alive: true,
                 }),
             }),
-            GFP_KERNEL,
-        )?;
-
-        pinned.notifier.register(mm, Wanted::Release)?;
-        pinned.attached.attach()?;
-        Ok(pinned)
+        )
     }
 
-    /// Unbinds the process, which cannot be bound again. May sleep.
-    pub(crate) fn end(&self) {
-        self.notifier.unregister();
-        self.attached.detach();
-    }
-
-    /// The PASID.
-    pub(crate) fn pasid(&self) -> u32 {
-        self.attached.pasid()
-    }
-
-    /// Pages that the device can reach.
-    pub(crate) fn pages(&self) -> u64 {
-        self.pages.load(Relaxed)
+    /// What is pinned.
+    fn ranges(&self) -> Guard<'_, Ranges, MutexBackend> {
+        self.content().ranges.lock()
     }
 
     /// Pins a range of the current process. May sleep.
@@ -161,14 +116,14 @@ impl Pinned {
         let task = kernel::current!();
         let mm = task.mm().ok_or(EPERM)?;
 
-        if !ptr::eq(mm.as_raw(), self.mm.as_raw()) {
+        if !ptr::eq(mm.as_raw(), self.mm().as_raw()) {
             return Err(EPERM);
         }
-        if range.end().address() > self.attached.domain().last() {
+        if range.end().address() > self.domain().last() {
             return Err(EFAULT);
         }
 
-        let mut ranges = self.ranges.lock();
+        let mut ranges = self.ranges();
 
         if !ranges.alive {
             return Err(EFAULT);
@@ -180,7 +135,7 @@ impl Pinned {
         {
             return Err(EEXIST);
         }
-        if self.pages() + range.count > self.device.binding_limit() {
+        if self.pages() + range.count > self.limit() {
             return Err(ENOMEM);
         }
         ranges.pinned.reserve(1, GFP_KERNEL)?;
@@ -193,8 +148,8 @@ impl Pinned {
         ranges
             .pinned
             .push(PinnedRange { range, pieces }, GFP_KERNEL)?;
-        self.pages.fetch_add(range.count, Relaxed);
-        self.device.statistics().mapped_pages.add(range.count);
+        self.set_pages(self.pages() + range.count);
+        self.device().statistics().mapped_pages.add(range.count);
         Ok(())
     }
 
@@ -204,7 +159,7 @@ impl Pinned {
     ///
     /// `ENOENT`: it was not pinned by one call.
     pub(crate) fn unpin(&self, range: PageRange) -> Result {
-        let mut ranges = self.ranges.lock();
+        let mut ranges = self.ranges();
         let at = ranges
             .pinned
             .iter()
@@ -218,15 +173,15 @@ impl Pinned {
 
     /// Charges pages to the device and to the process.
     fn charge(&self, range: PageRange) -> Result {
-        self.device.charge(self.pasid(), 0, range.count)?;
-        account_locked(&self.mm, range.count as usize)
-            .inspect_err(|_| self.device.budget().uncharge(range.count))
+        self.device().charge(self.pasid(), 0, range.count)?;
+        account_locked(self.mm(), range.count as usize)
+            .inspect_err(|_| self.device().budget().uncharge(range.count))
     }
 
     /// Gives back what [`Pinned::charge`] has charged.
     fn uncharge(&self, pages: u64) {
-        unaccount_locked(&self.mm, pages as usize);
-        self.device.budget().uncharge(pages);
+        unaccount_locked(self.mm(), pages as usize);
+        self.device().budget().uncharge(pages);
     }
 
     /// Pins and maps a range, or nothing.
@@ -273,7 +228,7 @@ impl Pinned {
         let mut next = first;
 
         for phys in piece.phys() {
-            let mapped = self.attached.domain().map(
+            let mapped = self.domain().map(
                 next.address(),
                 phys,
                 1 << SHIFT,
@@ -293,7 +248,7 @@ impl Pinned {
     /// Takes pages from the device, which cannot reach them any more when this returns.
     fn unmap(&self, range: PageRange) {
         if !range.is_empty() {
-            self.attached.domain().unmap_sync(core::iter::once((
+            self.domain().unmap_sync(core::iter::once((
                 range.first.address(),
                 (range.count << SHIFT) as usize,
             )));
@@ -306,45 +261,28 @@ impl Pinned {
 
         self.unmap(range);
         drop(pieces);
-        self.pages.fetch_sub(range.count, Relaxed);
+        self.set_pages(self.pages() - range.count);
         self.uncharge(range.count);
     }
 }
 
-impl Resolve for Pinned {
-    fn resolve(&self, group: FaultGroup) {
-        let started = Instant::<Monotonic>::now();
-        let device = self.device.dma_device();
-        let mut requests = 0;
+impl Content for Named {
+    const WANTED: Wanted = Wanted::Release;
 
-        for request in group.requests() {
-            requests += 1;
-            trace::fault(device, self.pasid(), request.address, request.write);
-        }
-
-        let ns = started.elapsed().as_nanos().unsigned_abs();
-
-        self.device
-            .statistics()
-            .answered(requests, ns, &Err(EFAULT));
-        trace::resolved(device, self.pasid(), requests, 0, ns, Err(EFAULT));
-        group.respond(Response::Invalid);
+    fn serve(_pinned: &Pinned, _group: &FaultGroup, _mapped: &mut u64) -> Result {
+        Err(EFAULT)
     }
-}
 
-impl Changes for Pinned {
-    fn released(&self) {
-        self.callbacks.stop();
-
-        let mut ranges = self.ranges.lock();
+    fn released(pinned: &Pinned) {
+        let mut ranges = pinned.ranges();
 
         ranges.alive = false;
         while let Some(gone) = ranges.pinned.pop() {
-            self.release(gone);
+            pinned.release(gone);
         }
     }
 
-    fn invalidate(&self, _range: core::ops::Range<usize>, _blocking: Blocking) -> Result {
+    fn changed(_pinned: &Pinned, _addresses: Range<usize>, _blocking: Blocking) -> Result {
         Ok(())
     }
 }

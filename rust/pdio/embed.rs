@@ -31,16 +31,28 @@ pub unsafe trait Embeds<F> {
 ///
 /// ```ignore
 /// embeds!(Attachment, timer: Timer<Attachment>);
+/// embeds!(<T: Content> Space<T>, notifier: Notifier<Space<T>>);
 /// ```
 #[macro_export]
 macro_rules! embeds {
-    ($outer:ty, $field:ident: $inner:ty) => {
-        const _: fn(&$outer) -> &$inner = |outer| &outer.$field;
+    (<$parameter:ident: $bound:path> $outer:ty, $field:ident: $inner:ty) => {
+        $crate::embeds!(@implement [<$parameter: $bound>] $outer, $field: $inner);
+    };
+    (@implement [$($parameters:tt)*] $outer:ty, $field:ident: $inner:ty) => {
+        const _: () = {
+            #[expect(dead_code, reason = "it is enough that it can be compiled")]
+            fn has_type $($parameters)* (outer: &$outer) -> &$inner {
+                &outer.$field
+            }
+        };
 
         // SAFETY: The function above shows that the field has the type.
-        unsafe impl $crate::embed::Embeds<$inner> for $outer {
+        unsafe impl $($parameters)* $crate::embed::Embeds<$inner> for $outer {
             const OFFSET: usize = ::core::mem::offset_of!($outer, $field);
         }
+    };
+    ($outer:ty, $field:ident: $inner:ty) => {
+        $crate::embeds!(@implement [] $outer, $field: $inner);
     };
 }
 pub use embeds;

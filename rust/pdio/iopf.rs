@@ -239,6 +239,18 @@ impl<T: Stop> Binding<T> {
         Mode::from_raw(unsafe { bindings::iopf_mode(self.binding.as_ptr()) })?.ok_or(EINVAL)
     }
 
+    /// Sets what the device may keep of the process, in bytes, if that is less than what the user lets
+    /// every binding keep: `iopf_set_budget()`. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is 0, not in whole pages or above 2^52, or the mode is [`Mode::Sva`].
+    #[inline]
+    pub fn set_budget(&self, bytes: u64) -> Result {
+        // SAFETY: By the type invariant.
+        to_result(unsafe { bindings::iopf_set_budget(self.binding.as_ptr(), bytes) })
+    }
+
     /// Pins a range of the current process, in whole pages: `iopf_pin()`. May sleep.
     ///
     /// # Errors

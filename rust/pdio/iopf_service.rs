@@ -80,6 +80,9 @@ pub trait Service: Sized {
     /// `iopf_mode()`.
     fn mode(binding: &Self::Binding) -> Mode;
 
+    /// `iopf_set_budget()`.
+    fn set_budget(binding: &Self::Binding, bytes: u64) -> Result;
+
     /// `iopf_pin()`. The range is in whole pages, and not empty.
     fn pin(binding: &Self::Binding, start: usize, len: usize) -> Result;
 
@@ -194,6 +197,18 @@ pub unsafe fn mode<S: Service>(binding: *const c_void) -> u32 {
     S::mode(&binding).as_raw()
 }
 
+/// `iopf_serve_set_budget()`.
+///
+/// # Safety
+///
+/// `binding` is one.
+pub unsafe fn set_budget<S: Service>(binding: *mut c_void, bytes: u64) -> i32 {
+    // SAFETY: By the safety requirement.
+    let binding = unsafe { borrow::<S::Binding>(binding) };
+
+    from_result(|| S::set_budget(&binding, bytes).map(|()| 0))
+}
+
 /// `iopf_serve_pin()`.
 ///
 /// # Safety
@@ -244,6 +259,8 @@ macro_rules! export_iopf {
             iopf_serve_pasid => pasid(binding: *const c_void) -> u32;
             /// A binding.
             iopf_serve_mode => mode(binding: *const c_void) -> u32;
+            /// A binding.
+            iopf_serve_set_budget => set_budget(binding: *mut c_void, bytes: u64) -> i32;
             /// A binding.
             iopf_serve_pin => pin(binding: *mut c_void, start: usize, len: usize) -> i32;
             /// A binding.

@@ -54,6 +54,8 @@ void iopf_unbind(struct iopf_binding *binding);
 u32 iopf_pasid(const struct iopf_binding *binding);
 enum iopf_mode iopf_mode(const struct iopf_binding *binding);
 
+int iopf_set_budget(struct iopf_binding *binding, u64 bytes);
+
 int iopf_pin(struct iopf_binding *binding, unsigned long start, size_t len);
 int iopf_unpin(struct iopf_binding *binding, unsigned long start, size_t len);
 
