@@ -197,6 +197,10 @@ impl OpenFile for Consumer {
                 self.with(|bound| bound.binding.unpin(start.try_into()?, len.try_into()?))?;
                 Ok([start, len])
             }),
+            uapi::BUDGET => exchange(memory, |[bytes]| {
+                self.with(|bound| bound.binding.set_budget(bytes))?;
+                Ok([bytes])
+            }),
             uapi::READ_REGISTER => exchange(memory, |[offset, value]| {
                 if value != 0 {
                     return Err(EINVAL);

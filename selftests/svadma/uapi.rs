@@ -48,6 +48,9 @@ pub const READ_REGISTER: u32 = request::<2>(7);
 /// consumers.
 pub const WRITE_REGISTER: u32 = request::<2>(8);
 
+/// Sets what the device may keep of this process, in bytes. As `iopf_set_budget()`.
+pub const BUDGET: u32 = request::<1>(9);
+
 /// How the device is to translate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

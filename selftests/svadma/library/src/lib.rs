@@ -195,6 +195,16 @@ impl Consumer {
         request(&self.file, "unpin", uapi::UNPIN, &mut [address, bytes])
     }
 
+    /// Sets what the device may keep of this process, in bytes, if that is less than what it may keep
+    /// of any.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Request`].
+    pub fn set_budget(&self, bytes: u64) -> Result<(), Error> {
+        request(&self.file, "set the budget", uapi::BUDGET, &mut [bytes])
+    }
+
     /// Starts a receive stream, or ends it.
     ///
     /// # Errors
