@@ -136,6 +136,8 @@ struct Share {
     iommu: Iommu,
     external_port: bool,
     svadma: bool,
+    /// More kernel parameters.
+    append: Vec<String>,
     /// Words `NAME=VALUE` for the tests' environment.
     environment: Vec<String>,
     tests: Vec<Test>,
@@ -144,10 +146,10 @@ struct Share {
 /// Reads a suite's file `machines`. A line is
 ///
 /// ```text
-/// IOMMU [external-port] [svadma] [NAME=VALUE...]: TEST...
+/// IOMMU [external-port] [svadma] [append=PARAMETER...] [NAME=VALUE...]: TEST...
 /// ```
 ///
-/// and `#` begins a comment. A test runs on each machine whose line names it; one
+/// and `#` begins a comment. A parameter is one of the kernel's. A test runs on each machine whose line names it; one
 /// that no line names runs on the first, so that none is forgotten.
 fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
     let mut shares = Vec::new();
@@ -168,6 +170,7 @@ fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
             iommu,
             external_port: false,
             svadma: false,
+            append: Vec::new(),
             environment: Vec::new(),
             tests: Vec::new(),
         };
@@ -175,6 +178,11 @@ fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
             match word {
                 "external-port" => share.external_port = true,
                 "svadma" => share.svadma = true,
+                word if word.starts_with("append=") => {
+                    share
+                        .append
+                        .extend(word.strip_prefix("append=").map(str::to_owned));
+                }
                 word if word.contains('=') => share.environment.push(word.to_owned()),
                 _ => bail!("`{word}` is nothing that a machine can have"),
             }
@@ -218,6 +226,7 @@ fn shares(root: &Path, machine: &Machine, everywhere: bool, all: &[Test]) -> Res
                 iommu: machine.iommu,
                 external_port: machine.external_port.is_some(),
                 svadma: machine.svadma.is_some(),
+                append: Vec::new(),
                 environment: Vec::new(),
                 tests: suite.to_owned(),
             }),
@@ -346,6 +355,7 @@ impl Run<'_> {
                     ),
                     false => None,
                 },
+                append: [&self.machine.append[..], &share.append].concat(),
                 ..self.machine.clone()
             },
             name: share.iommu.name(),
@@ -579,7 +589,7 @@ mod tests {
     #[test]
     fn machines_get_the_tests_that_name_them_and_the_first_gets_the_rest() {
         let all = suite(&["a.sh", "b.sh", "c.sh", "d.sh"]);
-        let text = "# x\nintel-scalable external-port: c.sh\namd svadma N=1 M=2: c.sh a.sh # y\n";
+        let text = "# x\nintel-scalable external-port: c.sh\namd svadma N=1 append=a=b M=2: c.sh a.sh # y\n";
         let shares = parse_machines(text, &all).unwrap();
         let programs = |share: &Share| -> Vec<_> {
             let tests = share.tests.iter();
@@ -594,6 +604,7 @@ mod tests {
             (Iommu::Amd, false)
         );
         assert_eq!(shares[1].environment, ["N=1", "M=2"]);
+        assert_eq!(shares[1].append, ["a=b"]);
     }
 
     #[test]
