@@ -333,3 +333,171 @@ fn check_ops(qemu: &Qemu) -> Result<(), String> {
         false => Err("this QEMU describes regions of registers in another way".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+
+    /// Words of a class, which are more than those that are looked at.
+    const CLASS_WORDS: usize = 64;
+
+    /// What the program that stands for QEMU has.
+    struct Program {
+        version: Option<[i64; 3]>,
+        classes: BTreeMap<&'static CStr, [usize; CLASS_WORDS]>,
+        /// Of data and of configuration space.
+        tables: [[usize; OPS_WORDS]; 2],
+    }
+
+    thread_local! {
+        static PROGRAM: RefCell<Option<&'static Program>> = const { RefCell::new(None) };
+    }
+
+    fn program() -> &'static Program {
+        PROGRAM.with_borrow(|program| program.unwrap())
+    }
+
+    unsafe extern "C" fn query_version(_error: *mut Pointer) -> *mut VersionInfo {
+        match &program().version {
+            Some(version) => Box::leak(Box::new(VersionInfo {
+                qemu: version,
+                package: c"".as_ptr(),
+            })),
+            None => null_mut(),
+        }
+    }
+
+    unsafe extern "C" fn class_by_name(name: *const c_char) -> Pointer {
+        // SAFETY: It ends with a NUL.
+        let name = unsafe { CStr::from_ptr(name) };
+        match program().classes.get(name) {
+            Some(class) => class.as_ptr().cast_mut().cast(),
+            None => null_mut(),
+        }
+    }
+
+    /// A place that is the program's own, and another one.
+    fn own(number: usize) -> usize {
+        query_version as usize + number
+    }
+
+    /// As all QEMUs are that svadma knows.
+    fn known() -> Program {
+        let mut classes = BTreeMap::new();
+        for (name, [vendor, device]) in KNOWN_DEVICES {
+            let mut class = [0; CLASS_WORDS];
+            class[CLASS_REALIZE / 8] = own(0);
+            class[CLASS_IDS / 8] = usize::from(vendor) | usize::from(device) << 16;
+            classes.insert(name, class);
+        }
+        let mut port = [0; CLASS_WORDS];
+        port[CLASS_CONFIG_WRITE / 8] = own(0);
+        classes.insert(WRITES_CONFIG, port);
+        let table = |first: usize| {
+            let mut table = [0; OPS_WORDS];
+            table[OPS_READ] = own(first);
+            table[OPS_WRITE] = own(first + 1);
+            table[OPS_ENDIANNESS] = 2;
+            table
+        };
+        Program {
+            version: Some([11, 1, 3]),
+            classes,
+            tables: [table(0), table(2)],
+        }
+    }
+
+    /// What is said to a program.
+    fn checked(program: Program) -> Result<(), String> {
+        let program: &'static Program = Box::leak(Box::new(program));
+        PROGRAM.set(Some(program));
+        let table = |index: usize| program.tables[index].as_ptr().cast_mut().cast();
+        check(&Qemu {
+            qmp_query_version: query_version,
+            object_class_by_name: class_by_name,
+            pci_host_data_le_ops: table(0),
+            pci_host_conf_le_ops: table(1),
+            ..Qemu::at(query_version as Pointer)
+        })
+    }
+
+    /// What is said to a program that differs from those that are known.
+    fn refused(change: impl FnOnce(&mut Program)) -> String {
+        let mut program = known();
+        change(&mut program);
+        checked(program).unwrap_err()
+    }
+
+    #[test]
+    fn what_is_known_is_accepted() {
+        assert_eq!(checked(known()), Ok(()));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        for version in [[11, 0, 9], [11, 2, 0], [12, 1, 0], [1, 11, 1]] {
+            let sentence = refused(|program| program.version = Some(version));
+            let [major, minor, _] = version;
+            assert_eq!(
+                sentence,
+                format!(
+                    "this is QEMU {major}.{minor}, and svadma knows the structures of 11.1 only"
+                )
+            );
+        }
+        assert_eq!(
+            refused(|program| program.version = None),
+            "this QEMU does not tell its version"
+        );
+    }
+
+    #[test]
+    fn another_layout_of_classes_is_refused() {
+        for (name, ids) in KNOWN_DEVICES {
+            let name_of = name.to_string_lossy();
+            let other =
+                format!("the class of {name_of} is not laid out as in the QEMUs that svadma knows");
+            let changed = |change: &dyn Fn(&mut [usize; CLASS_WORDS])| {
+                refused(|program| change(program.classes.get_mut(name).unwrap()))
+            };
+            // The ids are elsewhere, what should be a function is none, or is not the program's.
+            assert_eq!(changed(&|class| class.rotate_right(1)), other);
+            assert_eq!(
+                changed(&|class| class[CLASS_IDS / 8] = usize::from(ids[0])),
+                other
+            );
+            assert_eq!(changed(&|class| class[CLASS_REALIZE / 8] = 0), other);
+            assert_eq!(changed(&|class| class[CLASS_CONFIG_READ / 8] = 8), other);
+            assert_eq!(
+                refused(|program| drop(program.classes.remove(name))),
+                format!("this QEMU has no device {name_of}")
+            );
+        }
+        let sentence = "PCI devices of this QEMU write to configuration space in another way";
+        let port = |program: &mut Program| {
+            program.classes.get_mut(WRITES_CONFIG).unwrap()[CLASS_CONFIG_WRITE / 8] = 0;
+        };
+        assert_eq!(refused(port), sentence);
+    }
+
+    #[test]
+    fn other_tables_of_functions_are_refused() {
+        let sentence = "this QEMU describes regions of registers in another way";
+        for table in 0..2 {
+            for word in (0..OPS_WORDS).filter(|word| *word != OPS_ENDIANNESS) {
+                let changed = refused(|program| program.tables[table][word] = 8);
+                assert_eq!(changed, sentence, "table {table}, word {word}");
+            }
+        }
+        assert_eq!(
+            refused(|program| program.tables[0][OPS_ENDIANNESS] = 1),
+            sentence
+        );
+        assert_eq!(
+            refused(|program| program.tables[1] = program.tables[0]),
+            sentence
+        );
+    }
+}

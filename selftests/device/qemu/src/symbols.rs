@@ -100,6 +100,21 @@ macro_rules! exported {
                     $($object,)+
                 })
             }
+
+            /// One whose functions and objects are all at `place`, which is in this program. Those
+            /// that are used have to be put there before.
+            #[cfg(test)]
+            pub fn at(place: Pointer) -> Self {
+                Self {
+                    $(
+                        // SAFETY: Nobody calls it.
+                        $name: unsafe { std::mem::transmute::<Pointer, exported!(
+                            @pointer ($($argument),*) ($($dots)?) ($($result)?)
+                        )>(place) },
+                    )+
+                    $($object: place,)+
+                }
+            }
         }
     };
     (@pointer ($($argument:ty),*) () ()) => { unsafe extern "C" fn($($argument),*) };
@@ -194,5 +209,27 @@ impl Qemu {
                 sentence.as_ptr(),
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_no_qemu_is_told_what_it_lacks() {
+        let sentence = Qemu::find().err().unwrap();
+        for name in [
+            "qmp_query_version",
+            "pci_pri_request_page",
+            "pci_host_conf_le_ops",
+        ] {
+            assert!(sentence.contains(name), "{sentence}");
+        }
+        assert!(
+            sentence.ends_with("it is no QEMU that svadma knows"),
+            "{sentence}"
+        );
+        assert!(register_module_init().is_none());
     }
 }
