@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# Behind an IOMMU that does not serve PASIDs the device is refused, and the kernel log says why, in one
-# line.
+# Where there are no PASIDs, or no page requests, the device is refused, and the kernel log says which is
+# missing, in one line. MISSING=PASID or MISSING=PRI: what is not there.
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
+: "${MISSING:=PASID}"
 modprobe svadma || skip_all 'svadma does not load'
 
 is_refused()
@@ -18,10 +19,10 @@ is_refused()
 says_why()
 {
 	is 'lines of iopf' "$(dmesg | grep -c "${device##*/}: iopf: ")" 1
-	dmesg | grep -q "${device##*/}: iopf: no PASID: " || fail 'PASID is not named'
+	dmesg | grep -q "${device##*/}: iopf: no $MISSING: " || fail "$MISSING is not named"
 	dmesg | grep -q "svadma ${device##*/}: probe with driver svadma failed with error -95" || fail 'the error is not EOPNOTSUPP'
 }
 
-add_case 'refused' is_refused
-add_case 'says why' says_why
+add_case "refused without $MISSING" is_refused
+add_case "says that there is no $MISSING" says_why
 run_cases

@@ -4,6 +4,9 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use svadma::uapi::Mode;
 use svadma::Error;
@@ -25,14 +28,6 @@ pub fn passed(result: Result) -> Result<Outcome> {
     result.map(|()| Outcome::Passed)
 }
 
-/// A case that is about pages which come when they are asked for.
-pub fn on_demand(mode: Mode, case: fn(Mode) -> Result) -> Result<Outcome> {
-    match mode {
-        Mode::Pinned => Ok(Outcome::Skipped("what is pinned does not fault".into())),
-        _ => passed(case(mode)),
-    }
-}
-
 /// # Errors
 ///
 /// It is not so.
@@ -41,6 +36,36 @@ pub fn expect(so: bool, what: impl std::fmt::Display) -> Result {
         true => Ok(()),
         false => Err(what.to_string().into()),
     }
+}
+
+/// Signs of life of cases.
+static SIGNS: AtomicU64 = AtomicU64::new(0);
+
+/// A case that takes long says that it has not come to a halt.
+pub fn goes_on() {
+    SIGNS.fetch_add(1, Relaxed);
+}
+
+/// How many signs of life there were.
+pub fn signs() -> u64 {
+    SIGNS.load(Relaxed)
+}
+
+/// How long something is waited for that happens by itself, in less than [`crate::TIMEOUT`].
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+///
+/// # Errors
+///
+/// It does not come to that.
+pub fn until(what: &str, so: impl Fn() -> Result<bool>) -> Result {
+    let started = Instant::now();
+    while !so()? {
+        expect(started.elapsed() < PATIENCE, format_args!("not so: {what}"))?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
 }
 
 /// # Errors

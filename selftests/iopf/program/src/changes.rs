@@ -13,14 +13,13 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread::{self, ScopedJoinHandle};
-use std::time::{Duration, Instant};
 
 use svadma::abi::{Counter, Descriptor, Operation, Status};
 use svadma::uapi::Mode;
 use svadma::{Consumer, Error, Failed, Reason};
 
 use crate::area::{memory_file, Area, PAGE};
-use crate::case::{expect, on_demand, passed, same, Case, Outcome, Result};
+use crate::case::{expect, passed, same, until, Case, Outcome, Result};
 use crate::control::{iommu_capabilities, own_pasid};
 use crate::memory::steady_state;
 use crate::other_process::{fork, spawn, start, Role};
@@ -46,26 +45,11 @@ pub const CASES: [Case; 16] = [
     ("pages merged", merged),
     ("pages migrated", |mode| passed(migrated(mode))),
     ("swapped out", swapped),
-    ("swapped out and read", |mode| {
-        on_demand(mode, swapped_content)
-    }),
+    ("swapped out and read", |mode| passed(swapped_content(mode))),
 ];
 
 /// What the device writes in the end.
 const LAST: u8 = 0xa5;
-
-/// How long something is waited for that happens by itself, in less than [`crate::TIMEOUT`].
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Waits until something is so.
-fn until(what: &str, so: impl Fn() -> Result<bool>) -> Result {
-    let started = Instant::now();
-    while !so()? {
-        expect(started.elapsed() < PATIENCE, what)?;
-        thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
-}
 
 /// A device at work.
 struct Work<'a> {
@@ -559,18 +543,16 @@ fn hugetlb_punched(mode: Mode) -> Result {
     expect(left, "what is left is not written")
 }
 
-/// Pages that look alike become one, and two again when the device writes to one of them.
+/// Pages that look alike become one, and two again when the device writes to one of them. What is pinned
+/// stays what it is.
 fn merged(mode: Mode) -> Result<Outcome> {
     const PAGES: usize = 32;
     const KSM: &str = "/sys/kernel/mm/ksm";
     if !fs::exists(KSM)? {
         return Ok(Outcome::Skipped("the kernel merges no pages".into()));
     }
-    if mode == Mode::Pinned {
-        return Ok(Outcome::Skipped("what is pinned is not merged".into()));
-    }
     let mut consumer = consumer(mode)?;
-    let (area, twin) = (Area::new(PAGES)?, Area::new(PAGES)?);
+    let (area, twin) = (area(&consumer, mode, PAGES)?, area(&consumer, mode, PAGES)?);
     for memory in [&area, &twin] {
         fill(&mut consumer, memory.address(0), PAGES * PAGE, 0x3c)?;
         memory.advise(0, PAGES, libc::MADV_MERGEABLE)?;
@@ -586,7 +568,17 @@ fn merged(mode: Mode) -> Result<Outcome> {
         let number = fs::read_to_string("/proc/self/ksm_merging_pages")?;
         Ok(number.trim().parse()?)
     };
-    let merged = until("the pages are merged", || Ok(merging()? > PAGES as u64));
+    let scans = || -> Result<u64> {
+        let number = fs::read_to_string(format!("{KSM}/full_scans"))?;
+        Ok(number.trim().parse()?)
+    };
+    let before = scans()?;
+    let merged = match mode {
+        // It looks at each page twice before it does anything.
+        Mode::Pinned => until("the pages are looked at", || Ok(scans()? > before + 3))
+            .and_then(|()| same("pages merged though pinned", merging()?, 0)),
+        _ => until("the pages are merged", || Ok(merging()? > PAGES as u64)),
+    };
     let result = merged.and_then(|()| {
         println!("# {} pages are merged", merging()?);
         fill(&mut consumer, area.address(0), PAGES * PAGE, LAST)?;
@@ -699,6 +691,10 @@ fn swapped_content(mode: Mode) -> Result {
         until("most pages are swapped out", || {
             Ok(swap_out(&area, PAGES)? > PAGES / 2)
         })?;
+    }
+    if mode == Mode::Pinned {
+        pin(&consumer, &area, PAGES)?;
+        pin(&consumer, &to, PAGES)?;
     }
     let copy = Descriptor {
         operation: Operation::Copy.number(),

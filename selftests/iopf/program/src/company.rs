@@ -2,7 +2,7 @@
 
 //! Many processes at once: what each may have, and that none reaches another's memory.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::process::Child;
 
 use svadma::abi::{register, Counter, Probe, ProbeResult, VECTORS};
@@ -10,14 +10,16 @@ use svadma::uapi::Mode;
 use svadma::Consumer;
 
 use crate::area::{Area, PAGE};
-use crate::case::{expect, passed, same, Case, Outcome, Result};
-use crate::control::{attribute_path, own_pasid, pasids, Control};
-use crate::other_process::{spawn_many, start, Role};
+use crate::case::{errno, expect, passed, same, until, Case, Outcome, Result};
+use crate::control::{bindings, own_pasid, set, statistic, Control, Settings};
+use crate::other_process::{budget_pages, spawn_many, start, Role};
 use crate::work::{area, consumer, fill, interrupt, interrupts};
 
 /// All of them.
-pub const CASES: [Case; 5] = [
+pub const CASES: [Case; 7] = [
     ("64 processes", |mode| passed(many(mode))),
+    ("budget of its own", |mode| passed(own_budget(mode))),
+    ("budget that is shared", shared_budget),
     ("more queues than interrupt vectors", |mode| {
         passed(shared_vector(mode))
     }),
@@ -26,57 +28,37 @@ pub const CASES: [Case; 5] = [
     ("PASIDs guessed", |mode| passed(guessed(mode))),
 ];
 
-/// Budgets of the device, until this is dropped.
-struct Budgets {
-    before: Vec<(String, String)>,
-}
+/// What the device may keep of all processes, and of each.
+const BUDGETS: [&str; 2] = ["pin_budget_bytes", "binding_budget_bytes"];
 
-impl Budgets {
-    fn keep() -> Result<Self> {
-        let mut before = Vec::new();
-        for name in ["pin_budget_bytes", "binding_budget_bytes"] {
-            let path = attribute_path(name)?;
-            let value = fs::read_to_string(&path)?;
-            before.push((path, value));
-        }
-        Ok(Self { before })
-    }
-
-    /// Sets what each process may have, in pages.
-    fn set_each(pages: usize) -> Result {
-        let path = attribute_path("binding_budget_bytes")?;
-        Ok(fs::write(path, (pages * PAGE).to_string())?)
-    }
-
-    /// Sets what all may have together, in pages.
-    fn set_all(pages: usize) -> Result {
-        let path = attribute_path("pin_budget_bytes")?;
-        Ok(fs::write(path, (pages * PAGE).to_string())?)
-    }
-}
-
-impl Drop for Budgets {
-    fn drop(&mut self) {
-        for (path, value) in &self.before {
-            // A device that is gone has none.
-            let _ = fs::write(path, value.trim());
-        }
-    }
-}
-
-/// Each copies memory of its own, with another budget every moment where there are budgets.
+/// Each copies memory of its own, all at once, each with a budget of its own where there are budgets,
+/// and with another for all of them every moment.
 fn many(mode: Mode) -> Result {
     const PROCESSES: u64 = 64;
-    let _budgets = Budgets::keep()?;
+    let _settings = Settings::keep(&BUDGETS)?;
     if mode == Mode::Mirror {
-        Budgets::set_all(16 * PROCESSES as usize)?;
+        set("pin_budget_bytes", 16 * PROCESSES as usize * PAGE)?;
     }
     let mut running: Vec<Child> = spawn_many(mode, (1..=PROCESSES).map(Role::Share))?;
+    let ready = until("all are bound", || {
+        let bound = bindings()?;
+        let own = bound.iter().filter_map(|it| it.limit);
+        let budgets: BTreeSet<u64> = own.collect();
+        let expected: BTreeSet<u64> = match mode {
+            Mode::Mirror => (1..=PROCESSES).map(budget_pages).collect(),
+            _ => budgets.clone(),
+        };
+        Ok(bound.len() == PROCESSES as usize && budgets == expected)
+    });
+    for child in &mut running {
+        drop(child.stdin.take());
+    }
     let mut failed = 0;
+    let mut most = 0;
     let mut budgets = [6, 64, 9, 1024, 15].into_iter().cycle();
     while !running.is_empty() {
         if let (Mode::Mirror, Some(pages)) = (mode, budgets.next()) {
-            Budgets::set_each(pages)?;
+            set("binding_budget_bytes", pages * PAGE)?;
         }
         let mut left = Vec::new();
         for mut child in running {
@@ -86,10 +68,85 @@ fn many(mode: Mode) -> Result {
             }
         }
         running = left;
+        most = most.max(statistic("pinned_pages")?);
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
+    ready?;
     same("processes that have failed", failed, 0)?;
-    same("processes that are left", pasids()?.len(), 0)
+    same("processes that are left", bindings()?.len(), 0)?;
+    expect(
+        mode != Mode::Mirror || most <= 16 * PROCESSES,
+        format_args!("{most} pages are more than the budget of all"),
+    )
+}
+
+/// What is set for a process holds for it alone, and takes what is too much.
+fn own_budget(mode: Mode) -> Result {
+    const PAGES: usize = 64;
+    const FEW: u64 = 8;
+    let (mut one, mut other) = (consumer(mode)?, consumer(mode)?);
+    for bytes in [
+        0,
+        1,
+        PAGE as u64 - 1,
+        PAGE as u64 + 1,
+        (1 << 52) + PAGE as u64,
+        u64::MAX,
+    ] {
+        errno(one.set_budget(bytes), libc::EINVAL)?;
+    }
+    if mode == Mode::Sva {
+        return errno(one.set_budget(FEW * PAGE as u64), libc::EINVAL);
+    }
+    let held = || -> Result<Vec<u64>> { Ok(bindings()?.iter().map(|it| it.pages).collect()) };
+    let (first, second) = (area(&one, mode, PAGES)?, area(&other, mode, PAGES)?);
+    for (consumer, area) in [(&mut one, &first), (&mut other, &second)] {
+        fill(consumer, area.address(0), PAGES * PAGE, 1)?;
+    }
+    let before = held()?;
+    one.set_budget(FEW * PAGE as u64)?;
+    let after = held()?;
+    same("what the other one has", after[1], before[1])?;
+    match mode {
+        Mode::Mirror => {
+            expect(after[0] <= FEW, "it has kept more")?;
+            fill(&mut one, first.address(0), PAGES * PAGE, 2)?;
+            expect(first.is_all(0..PAGES, 2), "it was not written")?;
+            expect(held()?[0] <= FEW, "it has got more")
+        }
+        // What is pinned stays, and nothing comes to it.
+        _ => {
+            same("what is pinned", after[0], before[0])?;
+            let more = Area::new(1)?;
+            errno(one.pin(more.address(0), PAGE as u64), libc::ENOMEM)?;
+            crate::work::pin(&other, &more, 1)
+        }
+    }
+}
+
+/// Who comes late gets a share of what all may have together, and who was first keeps one.
+fn shared_budget(mode: Mode) -> Result<Outcome> {
+    only_mirror(mode, || {
+        const PAGES: usize = 256;
+        let _settings = Settings::keep(&BUDGETS)?;
+        let (mut one, mut other) = (consumer(mode)?, consumer(mode)?);
+        let (first, second) = (Area::new(PAGES)?, Area::new(PAGES)?);
+        set("pin_budget_bytes", PAGES * PAGE)?;
+        fill(&mut one, first.address(0), PAGES * PAGE, 1)?;
+        for byte in 2..4 {
+            fill(&mut other, second.address(0), PAGES / 2 * PAGE, byte)?;
+        }
+        let bound = bindings()?;
+        for binding in &bound {
+            println!("# {} pages of {PAGES}", binding.pages);
+            let fair = binding.pages >= PAGES as u64 * 3 / 8;
+            expect(fair, format_args!("{} pages of {PAGES}", binding.pages))?;
+        }
+        let all: u64 = bound.iter().map(|it| it.pages).sum();
+        expect(all <= PAGES as u64, "they have more than they may")?;
+        expect(first.is_all(0..PAGES, 1), "the first was not written")?;
+        expect(second.is_all(0..PAGES / 2, 3), "the second was not written")
+    })
 }
 
 /// A queue that has no vector of its own shares one, and its interrupts arrive.
@@ -107,7 +164,7 @@ fn shared_vector(mode: Mode) -> Result {
     same("queues with an interrupt", grown, 2)
 }
 
-fn only_mirror(mode: Mode, case: fn() -> Result) -> Result<Outcome> {
+fn only_mirror(mode: Mode, case: impl FnOnce() -> Result) -> Result<Outcome> {
     match mode {
         Mode::Mirror => passed(case()),
         _ => Ok(Outcome::Skipped("nothing is brought in and out".into())),
@@ -120,10 +177,10 @@ fn small_budget(mode: Mode) -> Result<Outcome> {
         const PAGES: usize = 64;
         let mut consumer = consumer(Mode::Mirror)?;
         let area = Area::new(PAGES)?;
-        let _budgets = Budgets::keep()?;
+        let _settings = Settings::keep(&BUDGETS)?;
         let control = Control::new()?;
         for (budget, window) in [(4, 16), (4, 64), (2, 4)] {
-            Budgets::set_each(budget)?;
+            set("binding_budget_bytes", budget * PAGE)?;
             control.set(register::PAGE_REQUEST_WINDOW, window)?;
             let byte = window as u8;
             let filled = fill(&mut consumer, area.address(0), PAGES * PAGE, byte);
@@ -140,8 +197,8 @@ fn smallest_budget(mode: Mode) -> Result<Outcome> {
         const PAGES: usize = 16;
         let mut consumer = consumer(Mode::Mirror)?;
         let area = Area::new(PAGES)?;
-        let _budgets = Budgets::keep()?;
-        Budgets::set_each(1)?;
+        let _settings = Settings::keep(&BUDGETS)?;
+        set("binding_budget_bytes", PAGE)?;
         fill(&mut consumer, area.address(0), PAGES * PAGE, 0x42)?;
         expect(area.is_all(0..PAGES, 0x42), "it was not written")?;
         let groups = consumer.count(Counter::PageGroups);
@@ -157,8 +214,7 @@ fn guessed(mode: Mode) -> Result {
     fill(&mut consumer, address, PAGE, 0x17)?;
     let own = own_pasid()?;
     let mut other = start(mode, Role::Work)?;
-    let bound: Vec<u32> = pasids()?.iter().map(|(pasid, _)| *pasid).collect();
-    let result = expect(bound.len() == 2, "two processes are not bound").and_then(|()| {
+    let result = expect(bindings()?.len() == 2, "two processes are not bound").and_then(|()| {
         let control = Control::expecting_faults()?;
         let found = control.probe(Probe::ReadUncached, own, address)?;
         same("a probe with the PASID", found, ProbeResult::Reached)?;

@@ -18,26 +18,91 @@ pub fn iommu_capabilities() -> Result<u64> {
     Ok(u64::from_str_radix(text.trim(), 16)?)
 }
 
-/// The PASIDs of all who are bound, and the processes.
-pub fn pasids() -> Result<Vec<(u32, u32)>> {
+/// A line of the list of who is bound.
+pub struct Binding {
+    pub pasid: u32,
+    pub pid: u32,
+    pub mode: String,
+    pub pages: u64,
+    /// None in mode `sva`.
+    pub limit: Option<u64>,
+}
+
+/// All who are bound, as far as the list goes.
+pub fn bindings() -> Result<Vec<Binding>> {
     let text = attribute("bindings")?;
     let lines = text.lines().filter(|line| !line.is_empty());
-    let numbers = lines.map(|line| {
-        let number = |name: &str| {
+    let all = lines.map(|line| {
+        let word = |name: &str| {
             let mut words = line.split_whitespace();
-            words.find_map(|word| word.strip_prefix(name)?.parse().ok())
+            words.find_map(|word| word.strip_prefix(name))
         };
-        number("pasid=").zip(number("pid="))
+        Some(Binding {
+            pasid: word("pasid=")?.parse().ok()?,
+            pid: word("pid=")?.parse().ok()?,
+            mode: word("mode=")?.into(),
+            pages: word("pages=")?.parse().ok()?,
+            limit: match word("limit=") {
+                Some(limit) => Some(limit.parse().ok()?),
+                None => None,
+            },
+        })
     });
-    let numbers: Option<Vec<_>> = numbers.collect();
-    numbers.ok_or_else(|| format!("{text} is not understood").into())
+    let all: Option<Vec<_>> = all.collect();
+    all.ok_or_else(|| format!("{text} is not understood").into())
+}
+
+/// What is listed of this process, which is bound once.
+pub fn own_binding() -> Result<Binding> {
+    let mut all = bindings()?.into_iter();
+    let own = all.find(|it| it.pid == std::process::id());
+    Ok(own.ok_or("this process is not bound")?)
+}
+
+/// A number of the statistics.
+pub fn statistic(name: &str) -> Result<u64> {
+    Ok(attribute(&format!("statistics/{name}"))?.trim().parse()?)
+}
+
+/// Files of the device, until this is dropped: then they read as they did.
+pub struct Settings {
+    before: Vec<(String, String)>,
+}
+
+impl Settings {
+    pub fn keep(names: &[&str]) -> Result<Self> {
+        let mut before = Vec::new();
+        for name in names {
+            let path = attribute_path(name)?;
+            let value = fs::read_to_string(&path)?;
+            // Of a choice it is the one in brackets.
+            let chosen = value
+                .split_once('[')
+                .and_then(|(_, rest)| rest.split_once(']'));
+            let value = chosen.map_or(value.trim(), |(chosen, _)| chosen).to_owned();
+            before.push((path, value));
+        }
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        for (path, value) in &self.before {
+            // A device that is gone has none.
+            let _ = fs::write(path, value);
+        }
+    }
+}
+
+/// Sets a file of the device.
+pub fn set(name: &str, value: impl std::fmt::Display) -> Result {
+    Ok(fs::write(attribute_path(name)?, value.to_string())?)
 }
 
 /// The PASID of this process, which is bound once.
 pub fn own_pasid() -> Result<u32> {
-    let all = pasids()?;
-    let own = all.iter().find(|(_, pid)| *pid == std::process::id());
-    Ok(own.ok_or("this process is not bound")?.0)
+    Ok(own_binding()?.pasid)
 }
 
 /// Registers that concern all consumers, until this is dropped: then the device does as it should.

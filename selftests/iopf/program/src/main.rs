@@ -8,11 +8,13 @@ mod case;
 mod changes;
 mod company;
 mod control;
+mod cost;
 mod errors;
 mod figures;
 mod memory;
 mod other_process;
 mod requests;
+mod shown;
 mod trace;
 mod work;
 
@@ -24,20 +26,22 @@ use std::time::Duration;
 use svadma::uapi::Mode;
 use svadma::{area, Consumer, Error};
 
-use case::{Case, Outcome, Result};
+use case::{signs, Case, Outcome, Result};
 use other_process::Role;
 
 const USAGE: &str =
-    "usage: iopf-test memory|requests|changes|company|errors|figures sva|mirror|pinned...";
+    "usage: iopf-test memory|requests|changes|company|cost|errors|figures|shown sva|mirror|pinned...";
 
 /// The cases, by what they are about.
-const GROUPS: [(&str, &[Case]); 6] = [
+const GROUPS: [(&str, &[Case]); 8] = [
     ("memory", &memory::CASES),
     ("requests", &requests::CASES),
     ("changes", &changes::CASES),
     ("company", &company::CASES),
+    ("cost", &cost::CASES),
     ("errors", &errors::CASES),
     ("figures", &figures::CASES),
+    ("shown", &shown::CASES),
 ];
 
 /// The modes, by their names in sysfs.
@@ -47,7 +51,7 @@ const MODES: [(&str, Mode); 3] = [
     ("pinned", Mode::Pinned),
 ];
 
-/// How long a case may take: the device answers within [`Consumer::PATIENCE`], and nothing waits for
+/// How long nothing may be heard of a case: the device answers within [`Consumer::PATIENCE`], and nothing waits for
 /// it twice in vain. Three times as long, for hosts that have other things to do: this is for what
 /// hangs, and speed decides nothing.
 const TIMEOUT: Duration = Duration::from_secs(180);
@@ -56,14 +60,18 @@ fn mode(name: &str) -> Option<(&'static str, Mode)> {
     MODES.into_iter().find(|(other, _)| *other == name)
 }
 
-/// Runs a case, and ends the program if that takes longer than [`TIMEOUT`].
+/// Runs a case, and ends the program if nothing is heard of it for [`TIMEOUT`].
 fn run_case(number: usize, title: &str, case: impl FnOnce() -> Result<Outcome>) -> Result<Outcome> {
     let (end, ended) = channel::<()>();
     let report = format!("# nothing came of it in {TIMEOUT:?}\nnot ok {number} {title}");
     let watchdog = thread::spawn(move || {
-        if ended.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            println!("{report}");
-            std::process::exit(1);
+        let mut known = signs();
+        while ended.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+            if signs() == known {
+                println!("{report}");
+                std::process::exit(1);
+            }
+            known = signs();
         }
     });
     let outcome = case();

@@ -5,31 +5,32 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-use svadma::abi::{Counter, Descriptor, Field, Operation};
+use svadma::abi::{Counter, Descriptor, Element, Field, Operation};
 use svadma::uapi::Mode;
-use svadma::{Error, Failed, Reason};
+use svadma::{Consumer, Error, Failed, Reason};
 
 use crate::area::{Area, PAGE};
-use crate::case::{expect, on_demand, passed, same, Case, Outcome, Result};
+use crate::case::{errno, expect, passed, same, Case, Outcome, Result};
 use crate::other_process::{device, spawn, Role, DRIVER};
-use crate::work::{area, consumer, fill, interrupt, interrupts, refused};
+use crate::work::{area, consumer, fill, interrupt, interrupts, pin, refused};
 
 /// All of them.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
     ("nothing is done", |mode| passed(nothing(mode))),
     ("first touch", |mode| passed(first_touch(mode))),
     ("steady state", |mode| passed(steady_state(mode))),
     ("content", |mode| passed(content(mode))),
-    ("unmapped", |mode| on_demand(mode, unmapped)),
-    ("read-only", |mode| on_demand(mode, read_only)),
-    ("no access", |mode| on_demand(mode, no_access)),
-    ("taken away", |mode| on_demand(mode, taken_away)),
+    ("lists", |mode| passed(lists(mode))),
+    ("unmapped", |mode| passed(unmapped(mode))),
+    ("read-only", |mode| passed(read_only(mode))),
+    ("no access", |mode| passed(no_access(mode))),
+    ("taken away", |mode| passed(taken_away(mode))),
     ("not pinned", not_pinned),
     ("malformed", |mode| passed(malformed(mode))),
     ("interrupt of its own", |mode| passed(own_interrupt(mode))),
     ("another process", |mode| passed(another_process(mode))),
     ("exit in the middle", |mode| {
-        on_demand(mode, exit_in_the_middle)
+        passed(exit_in_the_middle(mode))
     }),
     ("driver unbound", |mode| passed(driver_unbound(mode))),
 ];
@@ -104,27 +105,117 @@ fn content(mode: Mode) -> Result {
         let other = consumer.carry_out(checksum(to.address(0) + 100))?;
         [one.result, other.result]
     };
-    same("the sum of the copy", sums[0], sums[1])
+    let bytes = (0..length).map(|at| from.byte(at + 50));
+    same("the sum", sums[0], crc32c(bytes).into())?;
+    same("the sum of the copy", sums[1], sums[0])
+}
+
+/// By its definition (RFC 3720, 12.1), bit by bit.
+fn crc32c(bytes: impl Iterator<Item = u8>) -> u32 {
+    const POLYNOMIAL: u32 = 0x82f6_3b78;
+    let step = |sum: u32, _| sum >> 1 ^ (sum & 1) * POLYNOMIAL;
+    !bytes.fold(!0, |sum, byte| (0..8).fold(sum ^ u32::from(byte), step))
+}
+
+/// What is gathered and scattered again is where it was, and nothing else is.
+fn lists(mode: Mode) -> Result {
+    const PAGES: usize = 8;
+    // Where pieces begin and how long they are: within a page, over its end, over several.
+    const PIECES: [(usize, usize); 4] = [
+        (16, 8),
+        (2 * PAGE - 24, 100),
+        (3 * PAGE, 2 * PAGE),
+        (7 * PAGE + 5, 77),
+    ];
+    let mut consumer = consumer(mode)?;
+    let memory = || area(&consumer, mode, PAGES);
+    let (from, through, to) = (memory()?, memory()?, memory()?);
+    let (source, target) = (memory()?, memory()?);
+    for page in 0..PAGES {
+        from.set(page..page + 1, page as u8 + 1);
+    }
+    let mut length = 0;
+    for (index, (start, bytes)) in PIECES.into_iter().enumerate() {
+        for (list, area) in [(&source, &from), (&target, &to)] {
+            let element = index * Element::BYTES as usize;
+            list.store(element, area.address(0) + start as u64);
+            list.store(element + 8, bytes as u64);
+        }
+        length += bytes;
+    }
+    let descriptor = Descriptor {
+        length: length as u64,
+        list_entries: PIECES.len() as u32,
+        ..Descriptor::default()
+    };
+    let gather = Descriptor {
+        operation: Operation::Gather.number(),
+        source: source.address(0),
+        destination: through.address(0) + 3,
+        ..descriptor
+    };
+    let scatter = Descriptor {
+        operation: Operation::Scatter.number(),
+        source: through.address(0) + 3,
+        destination: target.address(0),
+        ..descriptor
+    };
+    for operation in [gather, scatter] {
+        // SAFETY: All are areas.
+        let done = unsafe { consumer.carry_out(operation) }?;
+        same("bytes", done.bytes, length as u64)?;
+    }
+    for at in 0..PAGES * PAGE {
+        let listed = PIECES
+            .iter()
+            .any(|(start, bytes)| (*start..start + bytes).contains(&at));
+        let expected = if listed { from.byte(at) } else { 0 };
+        same("a byte", to.byte(at), expected)?;
+    }
+    Ok(())
 }
 
 fn unmapped(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
     let area = Area::new(4)?;
     area.unmap(2, 1)?;
+    if mode == Mode::Pinned {
+        errno(consumer.pin(area.address(0), 4 * PAGE as u64), libc::EFAULT)?;
+        pin(&consumer, &area, 2)?;
+    }
     let found = fill(&mut consumer, area.address(0) + 8, 4 * PAGE - 8, 1);
     refused(found, area.address(2), 2 * PAGE - 8)?;
     expect(area.is_all(3..4, 0), "what is behind the hole was written")
 }
 
+/// Has the device write to memory, or the process, if it has to be pinned for the device: then that
+/// comes after what is done to the memory.
+fn prepare(consumer: &mut Consumer, mode: Mode, area: &Area, pages: usize, byte: u8) -> Result {
+    match mode {
+        Mode::Pinned => area.set(0..pages, byte),
+        _ => {
+            fill(consumer, area.address(0), pages * PAGE, byte)?;
+        }
+    }
+    Ok(())
+}
+
 fn read_only(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
     let area = Area::new(2)?;
-    fill(&mut consumer, area.address(0), 2 * PAGE, 7)?;
+    prepare(&mut consumer, mode, &area, 2, 7)?;
     area.protect(1, 1, libc::PROT_READ)?;
+    if mode == Mode::Pinned {
+        pin(&consumer, &area, 2)?;
+    }
     let found = fill(&mut consumer, area.address(0), 2 * PAGE, 8);
     refused(found, area.address(1), PAGE)?;
     expect(area.is_all(1..2, 7), "it was written all the same")?;
     area.protect(1, 1, libc::PROT_READ | libc::PROT_WRITE)?;
+    if mode == Mode::Pinned {
+        consumer.unpin(area.address(0), 2 * PAGE as u64)?;
+        pin(&consumer, &area, 2)?;
+    }
     fill(&mut consumer, area.address(0), 2 * PAGE, 9)?;
     expect(area.is_all(0..2, 9), "it was not written")
 }
@@ -132,28 +223,34 @@ fn read_only(mode: Mode) -> Result {
 fn no_access(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
     let area = Area::new(1)?;
-    fill(&mut consumer, area.address(0), PAGE, 7)?;
+    prepare(&mut consumer, mode, &area, 1, 7)?;
     area.protect(0, 1, libc::PROT_NONE)?;
+    if mode == Mode::Pinned {
+        errno(consumer.pin(area.address(0), PAGE as u64), libc::EFAULT)?;
+    }
     let found = fill(&mut consumer, area.address(0) + 4, 8, 8);
     refused(found, area.address(0) + 4, 0)?;
     area.protect(0, 1, libc::PROT_READ)?;
     expect(area.is_all(0..1, 7), "it was written all the same")
 }
 
+/// The device finds what the process has now, or, of what is pinned, what it had.
 fn taken_away(mode: Mode) -> Result {
     const PAGES: usize = 8;
     let mut consumer = consumer(mode)?;
-    let area = Area::new(PAGES)?;
+    let area = area(&consumer, mode, PAGES)?;
     fill(&mut consumer, area.address(0), PAGES * PAGE, 1)?;
     let before = consumer.count(Counter::PageGroups);
     area.advise(0, PAGES, libc::MADV_DONTNEED)?;
     fill(&mut consumer, area.address(1), PAGE, 2)?;
-    expect(
-        consumer.count(Counter::PageGroups) > before,
-        "it did not fault",
-    )?;
-    expect(area.is_all(1..2, 2), "the new page was not written")?;
-    expect(area.is_all(0..1, 0), "the page before it was")
+    let faults = consumer.count(Counter::PageGroups) - before;
+    let (faulted, found) = match mode {
+        Mode::Pinned => (false, 0),
+        _ => (true, 2),
+    };
+    same("whether it has faulted", faults > 0, faulted)?;
+    expect(area.is_all(1..2, found), "it finds other memory")?;
+    expect(area.is_all(0..1, 0), "the page before it was written")
 }
 
 fn not_pinned(mode: Mode) -> Result<Outcome> {
@@ -181,38 +278,42 @@ fn not_pinned(mode: Mode) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// A completion names the field that is wrong. The other fields are as they may be.
 fn malformed(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
-    for (field, descriptor) in [
-        (
-            Field::Operation,
-            Descriptor {
-                operation: 99,
-                ..Descriptor::default()
-            },
-        ),
-        (
-            Field::Flags,
-            Descriptor {
-                flags: 1 << 7,
-                ..Descriptor::default()
-            },
-        ),
-        (
-            Field::Length,
-            Descriptor {
-                operation: Operation::Fill.number(),
-                ..Descriptor::default()
-            },
-        ),
-        (
-            Field::Reserved,
-            Descriptor {
-                reserved: [0, 0, 0, 0, 1],
-                ..Descriptor::default()
-            },
-        ),
-    ] {
+    let list = area(&consumer, mode, 1)?;
+    let nothing = Descriptor::default();
+    let fill = Descriptor {
+        operation: Operation::Fill.number(),
+        destination: list.address(0),
+        length: 8,
+        ..nothing
+    };
+    let gather = Descriptor {
+        operation: Operation::Gather.number(),
+        source: list.address(0),
+        destination: list.address(0) + 1024,
+        length: 8,
+        list_entries: 1,
+        ..nothing
+    };
+    #[rustfmt::skip]
+    let cases = [
+        (Field::Operation, Descriptor { operation: 99, ..nothing }),
+        (Field::Flags, Descriptor { flags: 1 << 7, ..nothing }),
+        (Field::Source, Descriptor { source: 8, ..fill }),
+        (Field::Source, Descriptor { source: gather.source + 1, ..gather }),
+        (Field::Destination, Descriptor { destination: 8, ..nothing }),
+        (Field::Length, Descriptor { length: 0, ..fill }),
+        (Field::Length, Descriptor { length: Descriptor::LENGTH_MAX + 1, ..fill }),
+        (Field::Length, Descriptor { length: 1, ..nothing }),
+        (Field::Pattern, Descriptor { pattern: 1, ..nothing }),
+        (Field::ListEntries, Descriptor { list_entries: 1, ..fill }),
+        (Field::ListEntries, Descriptor { list_entries: 0, ..gather }),
+        (Field::Reserved, Descriptor { reserved: [0, 0, 0, 0, 1], ..nothing }),
+        (Field::ListElement, gather),
+    ];
+    for (field, descriptor) in cases {
         // SAFETY: Nothing is done.
         match unsafe { consumer.carry_out(descriptor) } {
             Err(Error::Failed(Failed {
@@ -222,8 +323,9 @@ fn malformed(mode: Mode) -> Result {
             other => return Err(format!("{field:?}: {other:?}").into()),
         }
     }
+    expect(list.is_all(0..1, 0), "something was written")?;
     // SAFETY: No memory is used.
-    unsafe { consumer.carry_out(Descriptor::default()) }?;
+    unsafe { consumer.carry_out(nothing) }?;
     Ok(())
 }
 

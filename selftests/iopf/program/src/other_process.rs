@@ -27,7 +27,8 @@ pub enum Role {
     Exec,
     /// Has the device work until it is killed.
     Work,
-    /// Has the device copy memory that looks like no other process's, by this number.
+    /// Has the device copy memory that looks like no other process's, by this number, which is what it
+    /// may keep, too; begins when it is told to.
     Share(u64),
     /// Unbinds the driver from the device that it uses, and goes on.
     Unbind,
@@ -75,10 +76,10 @@ pub fn spawn(mode: Mode, role: Role) -> Result<ExitStatus> {
     Ok(command(mode, role)?.status()?)
 }
 
-/// Starts many.
+/// Starts many, which wait until their standard input ends.
 pub fn spawn_many(mode: Mode, roles: impl Iterator<Item = Role>) -> Result<Vec<Child>> {
     roles
-        .map(|role| Ok(command(mode, role)?.spawn()?))
+        .map(|role| Ok(command(mode, role)?.stdin(Stdio::piped()).spawn()?))
         .collect()
 }
 
@@ -199,10 +200,19 @@ fn work(mode: Mode) -> Result {
     Ok(())
 }
 
+/// What one of many may keep, in pages: less than it uses, or more, and enough for a copy.
+pub fn budget_pages(number: u64) -> u64 {
+    5 + number
+}
+
 fn share(mode: Mode, number: u64) -> Result {
     const PAGES: usize = 12;
     const BYTES: usize = PAGES * PAGE;
     let mut consumer = consumer(mode)?;
+    if mode == Mode::Mirror {
+        consumer.set_budget(budget_pages(number) * PAGE as u64)?;
+    }
+    io::stdin().read_to_end(&mut Vec::new())?;
     let (from, to) = (area(&consumer, mode, PAGES)?, area(&consumer, mode, PAGES)?);
     let content = |round: u64, offset: usize| number << 48 | round << 32 | offset as u64;
     for round in 0..2 {
