@@ -144,6 +144,11 @@ impl Mirror {
         )
     }
 
+    /// Most pages that it can have, whatever others give up.
+    fn most(&self) -> u64 {
+        self.limit().min(self.device().budget().limit())
+    }
+
     /// What the device can reach.
     fn state(&self) -> Guard<'_, State, MutexBackend> {
         self.content().state.lock()
@@ -229,9 +234,7 @@ impl Mirror {
 
         // More would drive out what was brought in just before, and the device, which begins with that,
         // would ask again and again. It asks for the rest when it gets there.
-        let most = self.limit().min(self.device().budget().limit());
-
-        for request in group.requests().take(most as usize) {
+        for request in group.requests().take(self.most() as usize) {
             if request.beyond || request.address > self.domain().last() {
                 return Err(EFAULT);
             }
@@ -305,12 +308,12 @@ impl Mirror {
 
             PageRange::between(Page::of(area.start() as u64), Page::of(area.end() as u64))
         };
-        let limit = self.limit();
-        let demand = demand.intersection(area).truncate(limit);
+        let most = self.most();
+        let demand = demand.intersection(area).truncate(most);
         let bounds = Bounds {
             area,
             // What is brought along does not drive out most of what is there.
-            max_pages: limit / 4,
+            max_pages: most / 4,
         };
         let setting = self.device().fault_around();
         let Plan { window, strided } = self.state().around.plan(demand, bounds, setting);
