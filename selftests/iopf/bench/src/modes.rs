@@ -8,7 +8,9 @@ use svadma::uapi::Mode;
 
 use crate::figure::{Figure, Load, Pass};
 use crate::random::Random;
-use crate::session::{fill, resident_pages, statistic, timed, Duration, Session, Setting, MODES};
+use crate::session::{
+    fill, resident_pages, statistic, timed, Duration, Parts, Session, Setting, MODES,
+};
 use crate::{Emit, Extent, Result};
 
 /// Pages of a request of a stream: a mebibyte.
@@ -19,8 +21,11 @@ const RANDOM_BYTES: usize = 64;
 const HOT: usize = 10;
 /// Pages of memory for one that the budget has room for.
 pub const OVERCOMMIT: usize = 4;
-/// Accesses after which what is charged is looked at.
-const SAMPLE: usize = 128;
+/// Parts of single accesses whose times are taken, each large enough to have what happens now and then,
+/// such as evictions.
+const PARTS: usize = 8;
+/// How often a stream is repeated: it is short.
+const REPEATS: usize = 8;
 /// Pages that the process maps and unmaps at once.
 const CHANGE: usize = 16;
 /// How often it does.
@@ -166,12 +171,22 @@ fn stream(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
     let mut before = Meter::state(&session)?;
     let (area, mut setup) = meter.area(&session, size.stream)?;
     for load in [Load::StreamFirst, Load::StreamAgain] {
-        let took = timed(|| {
-            for page in (0..size.stream).step_by(STREAM_REQUEST) {
-                session.carry_out(fill(area.address(page), STREAM_REQUEST * PAGE))?;
-            }
-            Ok(())
-        })?;
+        let repeats = match load {
+            Load::StreamFirst => 1,
+            _ => REPEATS,
+        };
+        let mut parts = Vec::new();
+        for _ in 0..repeats {
+            parts.push(timed(|| {
+                for page in (0..size.stream).step_by(STREAM_REQUEST) {
+                    session.carry_out(fill(area.address(page), STREAM_REQUEST * PAGE))?;
+                }
+                Ok(())
+            })?);
+        }
+        let mut took = Parts(parts).undisturbed();
+        took.elapsed_ns /= repeats as u64;
+        took.busy_ns /= repeats as u64;
         emit(Figure::Pass(Pass {
             accesses: (size.stream / STREAM_REQUEST) as u64,
             area_pages: size.stream as u64,
@@ -192,12 +207,20 @@ fn random(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
     let mut before = Meter::state(&session)?;
     let (area, mut setup) = meter.area(&session, size.random_area)?;
     for load in [Load::RandomFirst, Load::RandomAgain] {
-        let took = timed(|| {
-            for page in pages {
-                session.carry_out(fill(area.address(*page), RANDOM_BYTES))?;
-            }
-            Ok(())
-        })?;
+        let mut parts = Vec::new();
+        for part in pages.chunks(size.random / PARTS) {
+            parts.push(timed(|| {
+                for page in part {
+                    session.carry_out(fill(area.address(*page), RANDOM_BYTES))?;
+                }
+                Ok(())
+            })?);
+        }
+        let parts = Parts(parts);
+        let took = match load {
+            Load::RandomFirst => parts.typical(),
+            _ => parts.undisturbed(),
+        };
         emit(Figure::Pass(Pass {
             accesses: size.random as u64,
             area_pages: size.random_area as u64,
@@ -241,14 +264,14 @@ fn hot_cold(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
         session.carry_out(fill(area.address(next()), RANDOM_BYTES))?;
     }
     let before = Meter::state(&session)?;
-    let (mut took, mut held_pages) = (Duration::default(), 0);
-    for _ in (0..size.hot_cold).step_by(SAMPLE) {
-        took += timed(|| {
-            for _ in 0..SAMPLE {
+    let (mut parts, mut held_pages) = (Vec::new(), 0);
+    for _ in 0..PARTS {
+        parts.push(timed(|| {
+            for _ in 0..size.hot_cold / PARTS {
                 session.carry_out(fill(area.address(next()), RANDOM_BYTES))?;
             }
             Ok(())
-        })?;
+        })?);
         held_pages = held_pages.max(statistic("pinned_pages")?);
     }
     emit(Figure::Pass(Pass {
@@ -257,7 +280,12 @@ fn hot_cold(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
         used_pages: used.iter().filter(|used| **used).count() as u64,
         held_pages,
         resident_pages: resident_pages()?.saturating_sub(resident),
-        ..meter.pass(&session, Load::HotCold, &before, (setup, took))?
+        ..meter.pass(
+            &session,
+            Load::HotCold,
+            &before,
+            (setup, Parts(parts).typical()),
+        )?
     }));
     Ok(())
 }

@@ -274,10 +274,33 @@ pub struct Duration {
     pub busy_ns: u64,
 }
 
-impl std::ops::AddAssign for Duration {
-    fn add_assign(&mut self, other: Self) {
-        self.elapsed_ns += other.elapsed_ns;
-        self.busy_ns += other.busy_ns;
+/// How long parts of equal work take. A host that has other things to do leaves the guest idle
+/// meanwhile, for which time jumps, so that its timers expire: that makes some parts longer, and says
+/// nothing about the work.
+pub struct Parts(pub Vec<Duration>);
+
+impl Parts {
+    /// All of them, if the one at `index` of the sorted ones stands for each.
+    fn as_if_all_were(&self, index: usize) -> Duration {
+        let sum = |of: fn(&Duration) -> u64| {
+            let mut values: Vec<u64> = self.0.iter().map(of).collect();
+            values.sort_unstable();
+            values.get(index).copied().unwrap_or(0) * values.len() as u64
+        };
+        Duration {
+            elapsed_ns: sum(|part| part.elapsed_ns),
+            busy_ns: sum(|part| part.busy_ns),
+        }
+    }
+
+    /// All of them, if they are equal on the whole: the middle one stands for each.
+    pub fn typical(&self) -> Duration {
+        self.as_if_all_were(self.0.len() / 2)
+    }
+
+    /// All of them, if they are equal to the last step: what makes one longer is none of them.
+    pub fn undisturbed(&self) -> Duration {
+        self.as_if_all_were(0)
     }
 }
 
@@ -453,6 +476,22 @@ mod tests {
         // From the middle of page 1 to the start of page 8: two pieces.
         assert_eq!(pages_of(&copy(0x1800, 0x8000, PAGE)), [1, 8, 2, 8]);
         assert_eq!(pages_of(&copy(0x1000, 0x8000, 64)), [1, 8]);
+    }
+
+    #[test]
+    fn one_part_stands_for_all() {
+        let parts = [(3, 1), (90, 2), (1, 7)].map(|(elapsed_ns, busy_ns)| Duration {
+            elapsed_ns,
+            busy_ns,
+        });
+        let sum = |elapsed_ns, busy_ns| Duration {
+            elapsed_ns,
+            busy_ns,
+        };
+        let parts = Parts(parts.into());
+        assert_eq!(parts.typical(), sum(9, 6));
+        assert_eq!(parts.undisturbed(), sum(3, 3));
+        assert_eq!(Parts(Vec::new()).typical(), Duration::default());
     }
 
     #[test]
