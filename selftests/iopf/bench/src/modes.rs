@@ -8,9 +8,7 @@ use svadma::uapi::Mode;
 
 use crate::figure::{Figure, Load, Pass};
 use crate::random::Random;
-use crate::session::{
-    fill, resident_pages, statistic, timed, Duration, Parts, Session, Setting, MODES,
-};
+use crate::session::{fill, resident_pages, statistic, timed, Duration, Session, Setting, MODES};
 use crate::{Emit, Extent, Result};
 
 /// Pages of a request of a stream: a mebibyte.
@@ -184,7 +182,7 @@ fn stream(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
                 Ok(())
             })?);
         }
-        let mut took = Parts(parts).undisturbed();
+        let mut took = Duration::of_equal(&parts);
         took.elapsed_ns /= repeats as u64;
         took.busy_ns /= repeats as u64;
         emit(Figure::Pass(Pass {
@@ -216,11 +214,7 @@ fn random(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
                 Ok(())
             })?);
         }
-        let parts = Parts(parts);
-        let took = match load {
-            Load::RandomFirst => parts.typical(),
-            _ => parts.undisturbed(),
-        };
+        let took = Duration::of_equal(&parts);
         emit(Figure::Pass(Pass {
             accesses: size.random as u64,
             area_pages: size.random_area as u64,
@@ -284,7 +278,7 @@ fn hot_cold(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
             &session,
             Load::HotCold,
             &before,
-            (setup, Parts(parts).typical()),
+            (setup, Duration::of_equal(&parts)),
         )?
     }));
     Ok(())

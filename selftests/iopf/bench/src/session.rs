@@ -274,33 +274,21 @@ pub struct Duration {
     pub busy_ns: u64,
 }
 
-/// How long parts of equal work take. A host that has other things to do leaves the guest idle
-/// meanwhile, for which time jumps, so that its timers expire: that makes some parts longer, and says
-/// nothing about the work.
-pub struct Parts(pub Vec<Duration>);
-
-impl Parts {
-    /// All of them, if the one at `index` of the sorted ones stands for each.
-    fn as_if_all_were(&self, index: usize) -> Duration {
-        let sum = |of: fn(&Duration) -> u64| {
-            let mut values: Vec<u64> = self.0.iter().map(of).collect();
+impl Duration {
+    /// What parts of equal work take together, if the middle one stands for each. A host that has other
+    /// things to do leaves the guest idle meanwhile, for which time jumps, so that its timers expire:
+    /// that makes some parts longer, and says nothing about the work.
+    pub fn of_equal(parts: &[Self]) -> Self {
+        let sum = |of: fn(&Self) -> u64| {
+            let mut values: Vec<u64> = parts.iter().map(of).collect();
             values.sort_unstable();
-            values.get(index).copied().unwrap_or(0) * values.len() as u64
+            let middle = values.get(values.len() / 2).copied();
+            middle.unwrap_or(0) * parts.len() as u64
         };
-        Duration {
+        Self {
             elapsed_ns: sum(|part| part.elapsed_ns),
             busy_ns: sum(|part| part.busy_ns),
         }
-    }
-
-    /// All of them, if they are equal on the whole: the middle one stands for each.
-    pub fn typical(&self) -> Duration {
-        self.as_if_all_were(self.0.len() / 2)
-    }
-
-    /// All of them, if they are equal to the last step: what makes one longer is none of them.
-    pub fn undisturbed(&self) -> Duration {
-        self.as_if_all_were(0)
     }
 }
 
@@ -488,10 +476,8 @@ mod tests {
             elapsed_ns,
             busy_ns,
         };
-        let parts = Parts(parts.into());
-        assert_eq!(parts.typical(), sum(9, 6));
-        assert_eq!(parts.undisturbed(), sum(3, 3));
-        assert_eq!(Parts(Vec::new()).typical(), Duration::default());
+        assert_eq!(Duration::of_equal(&parts), sum(9, 6));
+        assert_eq!(Duration::of_equal(&[]), Duration::default());
     }
 
     #[test]

@@ -279,7 +279,11 @@ fn in_short(out: &mut String, counted: &Passes<'_>, wall: &Passes<'_>) {
         ),
     ));
     lines.push((
-        "once touched: throughput of mirror in % of pinned, by instructions",
+        "once touched, a stream: throughput of mirror in % of pinned, by instructions",
+        percent(counted, Load::StreamAgain, cost),
+    ));
+    lines.push((
+        "the same, single accesses, each of which is slept for",
         percent(counted, Load::RandomAgain, cost),
     ));
     lines.push((
