@@ -174,6 +174,14 @@ fn not_there(mode: Mode) -> Result {
             fails(&what, device.request_at(number, address), libc::EFAULT)?;
         }
         fails(&what, unbound.request_at(uapi::BIND, address), libc::EFAULT)?;
+        // Of one word, so that nothing can be cut off.
+        if address != memory.address(1) - 8 {
+            fails(
+                &what,
+                device.request_at(uapi::BUDGET, address),
+                libc::EFAULT,
+            )?;
+        }
     }
     same("what is bound", attribute("bindings")?, before)?;
 
@@ -205,6 +213,7 @@ fn without_a_queue(mode: Mode) -> Result {
         let page = [device.ring.address(0), PAGE as u64];
         device.refuses(uapi::PIN, &page, libc::ENXIO)?;
         device.refuses(uapi::UNPIN, &page, libc::ENXIO)?;
+        device.refuses(uapi::BUDGET, &page[1..], libc::ENXIO)?;
         let mapped = device.map(0, PAGE, libc::MAP_SHARED);
         fails("mmap()", mapped, libc::ENXIO)
     };
