@@ -120,6 +120,7 @@ fn try_kvm(kernel: &Kernel, payload: &Payload) -> Result<()> {
         devices: false,
         external_port: None,
         svadma: None,
+        guests: false,
         console: Console::File(dir.path().join("console")),
         control: None,
         kernel: kernel.image.clone(),

@@ -138,6 +138,7 @@ struct Share {
     svadma: bool,
     /// More kernel parameters.
     append: Vec<String>,
+    guests: bool,
     /// Words `NAME=VALUE` for the tests' environment.
     environment: Vec<String>,
     tests: Vec<Test>,
@@ -146,7 +147,7 @@ struct Share {
 /// Reads a suite's file `machines`. A line is
 ///
 /// ```text
-/// IOMMU [external-port] [svadma] [append=PARAMETER...] [NAME=VALUE...]: TEST...
+/// IOMMU [external-port] [svadma] [guests] [append=PARAMETER...] [NAME=VALUE...]: TEST...
 /// ```
 ///
 /// and `#` begins a comment. A parameter is one of the kernel's. A test runs on each machine whose line names it; one
@@ -171,6 +172,7 @@ fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
             external_port: false,
             svadma: false,
             append: Vec::new(),
+            guests: false,
             environment: Vec::new(),
             tests: Vec::new(),
         };
@@ -183,6 +185,7 @@ fn parse_machines(text: &str, suite: &[Test]) -> Result<Vec<Share>> {
                         .append
                         .extend(word.strip_prefix("append=").map(str::to_owned));
                 }
+                "guests" => share.guests = true,
                 word if word.contains('=') => share.environment.push(word.to_owned()),
                 _ => bail!("`{word}` is nothing that a machine can have"),
             }
@@ -227,6 +230,7 @@ fn shares(root: &Path, machine: &Machine, everywhere: bool, all: &[Test]) -> Res
                 external_port: machine.external_port.is_some(),
                 svadma: machine.svadma.is_some(),
                 append: Vec::new(),
+                guests: machine.guests,
                 environment: Vec::new(),
                 tests: suite.to_owned(),
             }),
@@ -236,8 +240,7 @@ fn shares(root: &Path, machine: &Machine, everywhere: bool, all: &[Test]) -> Res
 }
 
 /// What a run was asked for.
-#[derive(Debug)]
-pub struct Options {
+pub struct Options<'a> {
     /// The kselftest root on the host.
     pub root: PathBuf,
     /// On all the machines that the suites ask for, not on the given one only.
@@ -246,6 +249,8 @@ pub struct Options {
     pub external_port: PathBuf,
     /// The library for [`Machine::svadma`].
     pub svadma: Option<PathBuf>,
+    /// Makes the file system of machines that run guests of their own.
+    pub initrd_for_guests: &'a (dyn Fn() -> Result<PathBuf> + Sync),
     /// Only tests whose `suite/program` contains this.
     pub filter: Option<String>,
     /// Where logs go.
@@ -266,7 +271,7 @@ pub struct Summary {
 }
 
 /// Runs the tests on machines like `machine`, and prints one line for each.
-pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
+pub fn run(machine: &Machine, options: &Options<'_>) -> Result<Summary> {
     let all = tests(&options.root)?;
     let mut shares = shares(&options.root, machine, options.everywhere, &all)?;
     if let Some(filter) = &options.filter {
@@ -292,9 +297,14 @@ pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
 
     // One for each processor: a test waits as much as it works.
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let initrd_for_guests = match shares.iter().any(|share| share.guests) {
+        true => Some((options.initrd_for_guests)()?),
+        false => None,
+    };
     let run = Run {
         machine,
         options,
+        initrd_for_guests,
         shares,
         next: AtomicUsize::new(0),
         failed: AtomicBool::new(false),
@@ -318,7 +328,9 @@ pub fn run(machine: &Machine, options: &Options) -> Result<Summary> {
 /// What the workers share.
 struct Run<'a> {
     machine: &'a Machine,
-    options: &'a Options,
+    options: &'a Options<'a>,
+    /// The file system of machines that run guests of their own, if there are any.
+    initrd_for_guests: Option<PathBuf>,
     shares: Vec<Share>,
     /// The first share that nobody has begun.
     next: AtomicUsize,
@@ -356,9 +368,17 @@ impl Run<'_> {
                     false => None,
                 },
                 append: [&self.machine.append[..], &share.append].concat(),
+                guests: share.guests,
+                initrd: match (share.guests, &self.initrd_for_guests) {
+                    (true, Some(initrd)) => initrd.clone(),
+                    _ => self.machine.initrd.clone(),
+                },
                 ..self.machine.clone()
             },
-            name: share.iommu.name(),
+            name: match share.guests {
+                true => format!("{}-guests", share.iommu.name()),
+                false => share.iommu.name(),
+            },
             environment: share.environment.join(" "),
             out: &options.out,
             boots: 0,
@@ -426,7 +446,7 @@ impl Lab<'_> {
     }
 }
 
-fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options) -> Result<Report> {
+fn run_one(lab: &mut Lab<'_>, test: &Test, options: &Options<'_>) -> Result<Report> {
     let settings = options.root.join(&test.suite).join("settings");
     let limit = fs::read_to_string(settings)
         .ok()

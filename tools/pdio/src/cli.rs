@@ -31,6 +31,7 @@ Examples:
   pdio vm                              a shell in the test VM
   pdio vm -- lspci                     one command in it, with its exit status
   pdio vm --svadma -- lspci -k          with the device that tests of iopf use
+  pdio vm --guests                      with what it takes to run guests in the VM
   pdio vm --iommu intel-legacy --icount -- cat /proc/cmdline
   pdio check --out out/check           all kselftests
   pdio check --out out/check --filter attach
@@ -99,6 +100,9 @@ struct MachineArgs {
     /// With a device that works on the virtual addresses of processes, for the tests of iopf
     #[arg(long)]
     svadma: bool,
+    /// With what it takes to run guests in it, and network cards for them, for the tests of vpio
+    #[arg(long)]
+    guests: bool,
     /// More kernel parameters
     #[arg(long, value_name = "PARAMETERS")]
     append: Option<String>,
@@ -215,6 +219,7 @@ impl Default for MachineArgs {
             accel: None,
             external_port: false,
             svadma: false,
+            guests: false,
             append: Some("loglevel=5".into()),
         }
     }
@@ -253,9 +258,23 @@ impl Bench {
         library.context("the device svadma is not built; run `make device`")
     }
 
+    /// The file system of a machine; larger if it runs guests of its own.
+    fn initrd(&self, guests: bool) -> Result<PathBuf> {
+        let name = match guests {
+            true => "initrd-guests",
+            false => "initrd",
+        };
+        let path = self.dir.path().join(name);
+        let payload = Payload {
+            guests,
+            ..self.payload.clone()
+        };
+        initramfs::write(&initramfs::build(&self.kernel, &payload)?, &path)?;
+        Ok(path)
+    }
+
     fn machine(&self, args: &MachineArgs, icount: bool) -> Result<Machine> {
-        let initrd = self.dir.path().join("initrd");
-        initramfs::write(&initramfs::build(&self.kernel, &self.payload)?, &initrd)?;
+        let initrd = self.initrd(args.guests)?;
         let accel = match args.accel {
             Some(accel) => accel,
             None if icount => Accel::Tcg,
@@ -281,6 +300,7 @@ impl Bench {
                 true => Some(self.svadma()?),
                 false => None,
             },
+            guests: args.guests,
             console: Console::Terminal,
             control: None,
             kernel: self.kernel.image.clone(),
@@ -338,9 +358,11 @@ fn check(args: &CheckArgs) -> Result<ExitCode> {
             root,
             everywhere: args.machine.iommu.is_none()
                 && !args.machine.external_port
-                && !args.machine.svadma,
+                && !args.machine.svadma
+                && !args.machine.guests,
             external_port: bench.external_port()?,
             svadma: bench.payload.svadma.clone(),
+            initrd_for_guests: &|| bench.initrd(true),
             filter: args.filter.clone(),
             out: args.out.clone(),
             verbose: args.verbose,

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::cache::Kernel;
 use crate::check;
 use crate::elf;
+use crate::nested;
 
 /// Where the guest finds what is ours.
 pub const GUEST_DIR: &str = "/pdio";
@@ -211,6 +212,8 @@ pub struct Payload {
     pub programs: Vec<PathBuf>,
     /// The library that adds the device `svadma` to QEMU. Stays on the host.
     pub svadma: Option<PathBuf>,
+    /// Whether the machine runs guests of its own.
+    pub guests: bool,
 }
 
 impl Payload {
@@ -230,9 +233,8 @@ impl Payload {
     }
 }
 
-/// Packs the guest's file system.
-pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
-    let mut archive = Archive::default();
+/// Directories, links and files that every system has.
+pub(crate) fn skeleton(archive: &mut Archive) {
     for dir in [
         "/dev",
         "/proc",
@@ -247,8 +249,6 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
         "/usr/sbin",
         "/usr/lib",
         "/usr/lib64",
-        GUEST_DIR,
-        GUEST_SELFTESTS,
     ] {
         archive.directory(dir);
     }
@@ -261,11 +261,33 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
     archive.bytes("/etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\n");
     archive.bytes("/etc/group", 0o644, "root:x:0:\n");
     archive.bytes("/etc/hosts", 0o644, "127.0.0.1 localhost\n");
+}
+
+/// Packs the guest's file system.
+pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
+    let mut archive = Archive::default();
+    skeleton(&mut archive);
+    for dir in [GUEST_DIR, GUEST_SELFTESTS] {
+        archive.directory(dir);
+    }
 
     busybox(&mut archive)?;
     archive.link("/usr/bin/sh", "dash");
     programs(&mut archive, payload)?;
-    modules(&mut archive, kernel, payload)?;
+    let mut more = OPTIONAL_MODULES.to_vec();
+    if payload.guests {
+        more.extend(nested::MODULES);
+        nested::add(&mut archive, kernel, payload)?;
+    }
+    modules(
+        &mut archive,
+        kernel,
+        &Modules {
+            load: &DRIVERS,
+            more: &more,
+            ours: &payload.modules,
+        },
+    )?;
     for path in &payload.kvm {
         let file = path.file_name().unwrap_or_default();
         archive.file(Path::new(GUEST_KVM).join(file), path)?;
@@ -289,6 +311,11 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
     for (name, source) in payload.suites()? {
         archive.tree(Path::new(GUEST_SELFTESTS).join(name), &source)?;
     }
+    // What the suites of a checkout share; installed, each has its own.
+    let shared = payload.selftests.as_ref().map(|root| root.join("ktap.sh"));
+    if let Some(shared) = shared.filter(|path| path.exists()) {
+        archive.file(Path::new(GUEST_SELFTESTS).join("ktap.sh"), &shared)?;
+    }
     // Tests compare what the modules show with what is written about it.
     if let Some(checkout) = payload.selftests.as_deref().and_then(Path::parent) {
         for described in ["Documentation/ABI", "Documentation/dma-map-cache"] {
@@ -303,14 +330,15 @@ pub fn build(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
     Ok(archive)
 }
 
-fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     SEARCH_PATH
         .iter()
         .map(|dir| Path::new(dir).join(name))
         .find(|path| path.exists())
 }
 
-fn busybox(archive: &mut Archive) -> Result<()> {
+/// Adds busybox, and its applets as links.
+pub(crate) fn busybox(archive: &mut Archive) -> Result<()> {
     let path = find_program("busybox")
         .context("busybox is not installed (Debian: busybox-static); run inside the sysroot")?;
     let output = Command::new(&path)
@@ -331,7 +359,11 @@ fn busybox(archive: &mut Archive) -> Result<()> {
 
 fn programs(archive: &mut Archive, payload: &Payload) -> Result<()> {
     let mut all = Vec::new();
-    for name in PROGRAMS {
+    let more = match payload.guests {
+        true => &nested::PROGRAMS[..],
+        false => &[],
+    };
+    for name in PROGRAMS.iter().chain(more) {
         let Some(path) = find_program(name) else {
             bail!("{name} is not installed; run inside the sysroot (see `make doctor`)");
         };
@@ -354,7 +386,12 @@ fn programs(archive: &mut Archive, payload: &Payload) -> Result<()> {
             }
         }
     }
-    for (path, source) in elf::closure(&all)? {
+    libraries(archive, &all)
+}
+
+/// Adds the shared libraries that `programs` need.
+pub(crate) fn libraries(archive: &mut Archive, programs: &[PathBuf]) -> Result<()> {
+    for (path, source) in elf::closure(programs)? {
         // /lib and /lib64 are links in the guest, as they are on Debian.
         let path = match path.strip_prefix("/usr") {
             Ok(_) => path,
@@ -365,15 +402,25 @@ fn programs(archive: &mut Archive, payload: &Payload) -> Result<()> {
     Ok(())
 }
 
+/// Which kernel modules a file system has.
+pub(crate) struct Modules<'a> {
+    /// The kernel's own that init loads, in this order.
+    pub(crate) load: &'a [&'a str],
+    /// More of the kernel's own.
+    pub(crate) more: &'a [&'a str],
+    /// Files of modules of ours.
+    pub(crate) ours: &'a [PathBuf],
+}
+
 /// Adds kernel modules, uncompressed, with everything they depend on.
-fn modules(archive: &mut Archive, kernel: &Kernel, payload: &Payload) -> Result<()> {
+pub(crate) fn modules(archive: &mut Archive, kernel: &Kernel, modules: &Modules<'_>) -> Result<()> {
     let index = Index::read(&kernel.modules.join("modules.dep"))?;
     let dir = Path::new("/usr/lib/modules").join(&kernel.release);
     let mut dependencies: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut stock = BTreeSet::new();
 
     let mut ours = Vec::new();
-    for path in &payload.modules {
+    for path in modules.ours {
         let data = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let name = module_name(path);
         let file = path.file_name().unwrap_or_default();
@@ -395,7 +442,7 @@ fn modules(archive: &mut Archive, kernel: &Kernel, payload: &Payload) -> Result<
     }
 
     let mut load = Vec::new();
-    for name in DRIVERS {
+    for &name in modules.load {
         // A driver that is built in needs no loading.
         let Some(closure) = index.closure(name) else {
             continue;
@@ -403,7 +450,7 @@ fn modules(archive: &mut Archive, kernel: &Kernel, payload: &Payload) -> Result<
         load.push(name);
         stock.extend(closure);
     }
-    for name in OPTIONAL_MODULES {
+    for name in modules.more {
         stock.extend(index.closure(name).unwrap_or_default());
     }
 

@@ -4,7 +4,7 @@
 //!
 //! * [`cache`] finds the kernel and the tools that the set-up prepared.
 //! * [`initramfs`] packs them, and [`qemu`] describes the machine that boots them, with
-//!   tables by [`acpi`].
+//!   tables by [`acpi`]; what a machine has for guests of its own is in [`nested`].
 //! * [`guest`] owns a running machine and talks to the agent in it.
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
@@ -25,6 +25,7 @@ pub mod interrupt;
 pub mod iopf;
 pub mod ktap;
 pub mod measure;
+pub mod nested;
 pub mod plot;
 pub mod progress;
 pub mod qemu;

@@ -33,6 +33,12 @@ pub const SVADMA_PORT: u8 = 10;
 /// The device that copies to and from any address that it is told: it does what a hostile one would.
 pub const EDU: &str = "0000:00:09.0";
 
+/// The network cards that a machine with guests of its own has for them: an NE2000 and an RTL8139.
+pub const CARDS: [&str; 2] = ["0000:00:0b.0", "0000:00:0c.0"];
+
+/// The network device at the other end of the cable that these are on.
+pub const PEER: &str = "0000:00:0d.0";
+
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -147,6 +153,8 @@ pub struct Machine {
     pub external_port: Option<PathBuf>,
     /// The library that adds the device `svadma` to QEMU, if there is to be one.
     pub svadma: Option<PathBuf>,
+    /// Whether it runs guests of its own, and has cards for them instead of its other devices.
+    pub guests: bool,
     /// Where the console goes.
     pub console: Console,
     /// A listening Unix socket: the second serial port, which the agent uses.
@@ -209,7 +217,9 @@ impl Machine {
             };
             args.pair("-device", format!("{device}{more}"));
         }
-        if self.devices {
+        if self.guests {
+            cards(&mut args);
+        } else if self.devices {
             self.network(&mut args);
             self.storage(&mut args)?;
             // Without the mask it reaches 28 address bits only.
@@ -283,6 +293,10 @@ impl Machine {
         }
         if self.icount {
             line.push("pdio.icount");
+        }
+        if self.guests {
+            // Each would cost at each exit of a guest, and there is nobody to be kept from anything.
+            line.push("mitigations=off");
         }
         line.extend(self.append.iter().map(String::as_str));
         line.join(" ")
@@ -372,10 +386,31 @@ impl Machine {
             Some(_) => ", svadma",
             None => "",
         };
+        let guests = match self.guests {
+            true => ", guests",
+            false => "",
+        };
         format!(
-            "{}{icount}, {iommu}{port}{svadma}, {} CPU",
+            "{}{icount}, {iommu}{port}{svadma}{guests}, {} CPU",
             self.accel, self.cpus
         )
+    }
+}
+
+/// All on one cable. The peer is not behind the IOMMU, because that is quicker.
+fn cards(args: &mut Arguments) {
+    for (model, slot) in [
+        ("ne2k_pci", 0xb),
+        ("rtl8139", 0xc),
+        ("virtio-net-pci,disable-legacy=on", 0xd),
+    ] {
+        args.pair("-netdev", format!("hubport,id=net{slot},hubid=2"));
+        args.pair(
+            "-device",
+            format!(
+                "{model},netdev=net{slot},addr={slot:x}.0,romfile=,mac=52:54:00:00:00:{slot:02x}"
+            ),
+        );
     }
 }
 
@@ -446,6 +481,7 @@ mod tests {
             devices: true,
             external_port: None,
             svadma: None,
+            guests: false,
             console: Console::File("/tmp/a,b".into()),
             control: Some("/tmp/ctl".into()),
             kernel: "/k".into(),
@@ -522,6 +558,25 @@ mod tests {
         let command = kvm.command().unwrap();
         assert!(command.get_args().all(|arg| arg != "-plugin"));
         assert!(command.get_envs().any(|env| env.0 == "LD_PRELOAD"));
+    }
+
+    #[test]
+    fn cards_for_guests_are_instead_of_other_devices() {
+        let line = line(&Machine {
+            guests: true,
+            ..machine()
+        });
+        for (model, address) in [
+            ("ne2k_pci", CARDS[0]),
+            ("rtl8139", CARDS[1]),
+            ("virtio-net", PEER),
+        ] {
+            let mut words = line.split(' ');
+            let word = words.find(|word| word.starts_with(model)).unwrap();
+            let address = address.trim_start_matches("0000:00:0");
+            assert!(word.contains(&format!("addr={address}")), "{model}");
+        }
+        assert!(!line.contains("e1000e") && !line.contains("nvme,"));
     }
 
     #[test]
