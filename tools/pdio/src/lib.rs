@@ -9,12 +9,13 @@
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
 //!   [`console`] judges.
-//! * [`scenario`] says what is measured, with what [`iopf`] asks, [`measure`] does it, [`progress`] tells how
-//!   far it is, [`results`] keeps it, [`stats`], [`table`] and [`plot`] present it.
+//! * [`scenario`] says what is measured, with what [`iopf`] asks, [`measure`] does it, [`progress`]
+//!   tells how far it is, [`results`] keeps it, [`stats`], [`table`], [`plot`] and [`chart`] present it.
 
 pub mod accel;
 pub mod acpi;
 pub mod cache;
+pub mod chart;
 pub mod check;
 pub mod cli;
 pub mod console;
