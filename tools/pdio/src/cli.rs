@@ -25,6 +25,7 @@ use crate::qemu::{self, Accel, Console, Iommu, Machine};
 use crate::results::{self, Results, Run};
 use crate::scenario::{Program, Strategy, WORKLOADS, Workload};
 use crate::table;
+use crate::vpio;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,6 +43,7 @@ Examples:
   pdio demo --out /tmp/x --modes kernel-identity,kernel-strict --filter udp
   pdio iopf modes --out /tmp/x         what sva, mirror and pinned cost
   pdio iopf --out out/iopf             all about devices that fault
+  pdio vpio --out out/vpio             what it takes a guest to drive a network card
   pdio report out/demo                 tables and plots of an earlier run
 
 Environment:
@@ -71,6 +73,8 @@ enum Command {
     Bench(MeasureArgs),
     /// Measure what devices that fault cost, and how they use memory
     Iopf(IopfArgs),
+    /// Measure what it takes a guest to drive a network card
+    Vpio(VpioArgs),
     /// Print the tables and draw the plots again, from an earlier run's results
     Report {
         /// Where `results.json` is
@@ -191,6 +195,19 @@ struct IopfArgs {
     short: bool,
 }
 
+#[derive(Debug, Args)]
+struct VpioArgs {
+    /// Where results go
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How often everything is done
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// How many times 64 KiB and 1 MiB the downloads are
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    scale: u32,
+}
+
 /// Runs the program. The exit status is 0 for success, 1 for a failed check,
 /// 2 for an error, 130 when interrupted, or that of the guest's command.
 pub fn run(cli: Cli) -> Result<ExitCode> {
@@ -201,6 +218,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Demo(args) => measure("demo", &args),
         Command::Bench(args) => measure("bench", &args),
         Command::Iopf(args) => measure_iopf(&args),
+        Command::Vpio(args) => measure_vpio(&args),
         Command::Report { dir } => report(&dir).map(|good| ExitCode::from(u8::from(!good))),
         Command::Accel => accel(),
     };
@@ -447,10 +465,52 @@ fn measure_iopf(args: &IopfArgs) -> Result<ExitCode> {
             short: args.short,
         },
         svadma: bench.payload.svadma.clone(),
+        vpio: None,
         budget: None,
     };
     let intact = measure_with(
         "iopf",
+        &bench,
+        &bench.verdict()?,
+        &plan,
+        Vec::new(),
+        &args.out,
+    )?;
+    Ok(ExitCode::from(u8::from(!intact)))
+}
+
+/// Why nothing can be measured of guests with a card, if so.
+fn vpio_lacks(payload: &Payload) -> Option<&'static str> {
+    let modules = ["vpio"].into_iter();
+    let mut missing = modules.filter(|name| !payload.has_module(name));
+    missing
+        .next()
+        .map(|_| "vpio.ko is not among PDIO_MODULES; run `make modules`")
+}
+
+fn measure_vpio(args: &VpioArgs) -> Result<ExitCode> {
+    let bench = Bench::new()?;
+    if let Some(lack) = vpio_lacks(&bench.payload) {
+        bail!("{lack}");
+    }
+    let plan = Plan {
+        iommu: Iommu::IntelLegacy,
+        strategies: Vec::new(),
+        workloads: Vec::new(),
+        rounds: args.rounds,
+        clocks: Vec::new(),
+        content: false,
+        iopf: Questions::default(),
+        svadma: None,
+        vpio: Some(vpio::Loads {
+            rounds: args.rounds,
+            scale: args.scale,
+            initrd: bench.initrd(true)?,
+        }),
+        budget: None,
+    };
+    let intact = measure_with(
+        "vpio",
         &bench,
         &bench.verdict()?,
         &plan,
@@ -497,6 +557,7 @@ fn measure_with(
             run,
             records: outcome.records,
             figures: outcome.figures,
+            loads: outcome.loads,
         },
     )?;
     report(out)
@@ -613,6 +674,7 @@ fn plan(
             short: demo,
         },
         svadma: payload.svadma.clone(),
+        vpio: None,
         budget,
     };
     Ok((plan, left_out))
@@ -620,25 +682,23 @@ fn plan(
 
 /// Prints and draws what an earlier run has left in `dir`. Returns whether all content was intact.
 fn report(dir: &Path) -> Result<bool> {
-    let Results {
-        run,
-        records,
-        figures,
-    } = results::load(dir)?;
-    let text = table::report(&run, &records, &figures);
+    let results = results::load(dir)?;
+    let text = table::report(&results);
     print!("{text}");
     let path = dir.join("report.txt");
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    for file in plot::all(dir, &records)?
+    for file in plot::all(dir, &results.records)?
         .into_iter()
-        .chain(iopf::plot::all(dir, &figures)?)
+        .chain(iopf::plot::all(dir, &results.figures)?)
+        .chain(vpio::plot::all(dir, &results.loads)?)
     {
         println!("{}", file.display());
     }
-    for file in [&dir.join(results::RESULTS), &dir.join(results::IOPF), &path] {
+    let jsons = [results::RESULTS, results::IOPF, results::VPIO].map(|name| dir.join(name));
+    for file in jsons.iter().chain([&path]) {
         println!("{}", file.display());
     }
-    Ok(run.content.iter().all(|check| check.passed))
+    Ok(results.run.content.iter().all(|check| check.passed))
 }
 
 fn accel() -> Result<ExitCode> {

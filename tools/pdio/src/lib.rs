@@ -9,7 +9,7 @@
 //! * [`accel`] decides between KVM and TCG.
 //! * [`check`] runs kselftests, whose output [`ktap`] understands and whose console
 //!   [`console`] judges.
-//! * [`scenario`] says what is measured, with what [`iopf`] asks, [`measure`] does it, [`progress`]
+//! * [`scenario`] says what is measured, with what [`iopf`] and [`vpio`] ask, [`measure`] does it, [`progress`]
 //!   tells how far it is, [`results`] keeps it, [`stats`], [`table`], [`plot`] and [`chart`] present it.
 
 pub mod accel;
@@ -34,3 +34,4 @@ pub mod results;
 pub mod scenario;
 pub mod stats;
 pub mod table;
+pub mod vpio;

@@ -18,12 +18,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::console;
 use crate::guest::Guest;
+use crate::initramfs::GUEST_SELFTESTS;
 use crate::interrupt;
 use crate::iopf::{self, Measured, Questions};
 use crate::progress::Progress;
 use crate::qemu::{self, AHCI, Accel, Console, Disks, Iommu, Machine, NVME};
 use crate::results::{ContentCheck, Record};
 use crate::scenario::{Group, Pairs, Program, Strategy, Workload};
+use crate::vpio;
 
 /// What the clock of the guest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,7 +52,7 @@ const BOOT: Duration = Duration::from_secs(300);
 const SETTLING: Duration = Duration::from_secs(5);
 /// Longest single step: a change of strategy, or one pass of a workload.
 const STEP: Duration = Duration::from_secs(180);
-/// Longest time for all that is asked about devices that fault.
+/// Longest time for all that is asked about devices that fault, and for one round of guests with a card.
 const ANSWERS: Duration = Duration::from_secs(1200);
 
 const SERVER: &str = "10.9.0.2:5001";
@@ -76,6 +78,8 @@ pub struct Plan {
     pub iopf: Questions,
     /// The library that adds such a device to QEMU, if anything is asked.
     pub svadma: Option<PathBuf>,
+    /// What guests with a card do, if they are to.
+    pub vpio: Option<vpio::Loads>,
     /// No round begins that would make all of it take longer.
     pub budget: Option<Duration>,
 }
@@ -86,6 +90,7 @@ enum Job {
     Measure(Group, Clock),
     Content,
     Iopf(Clock),
+    Vpio,
 }
 
 impl Plan {
@@ -105,6 +110,9 @@ impl Plan {
             if self.questions(clock).is_some() {
                 jobs.push(Job::Iopf(clock));
             }
+        }
+        if self.vpio.is_some() {
+            jobs.push(Job::Vpio);
         }
         // The longest first, so that none is left to one worker alone at the end.
         jobs.sort_by(|a, b| self.weight(*b).total_cmp(&self.weight(*a)));
@@ -134,6 +142,10 @@ impl Plan {
             }
             Job::Content => self.checked().count() * 3 + 1,
             Job::Iopf(_) => 2,
+            Job::Vpio => self
+                .vpio
+                .as_ref()
+                .map_or(0, |loads| loads.rounds as usize + 1),
         }
     }
 
@@ -146,6 +158,7 @@ impl Plan {
             // As much as half a round of the disks, about.
             Job::Content => 4.0,
             Job::Iopf(_) => 1.0,
+            Job::Vpio => 2.0,
         }
     }
 
@@ -164,6 +177,8 @@ pub struct Outcome {
     pub content: Vec<ContentCheck>,
     /// What devices that fault cost.
     pub figures: Vec<Measured>,
+    /// What guests with a card have done.
+    pub loads: Vec<vpio::Measured>,
     /// The machines that measured.
     pub machines: Vec<String>,
     /// What the budget did not allow.
@@ -261,6 +276,7 @@ impl Session<'_> {
             outcome.records.extend(result.records);
             outcome.content.extend(result.content);
             outcome.figures.extend(result.figures);
+            outcome.loads.extend(result.loads);
             outcome.machines.extend(result.machines);
             outcome.left_out.extend(result.left_out);
         }
@@ -286,6 +302,7 @@ impl Session<'_> {
                 .with_context(|| format!("measuring ({})", group.name())),
             Job::Content => self.content().context("checking content"),
             Job::Iopf(clock) => self.iopf(clock).context("measuring (iopf)"),
+            Job::Vpio => self.vpio().context("measuring (vpio)"),
         }
     }
 
@@ -461,6 +478,44 @@ impl Session<'_> {
         Ok(Outcome {
             figures: figures.collect(),
             machines: vec![format!("iopf: {}", machine.describe())],
+            ..Outcome::default()
+        })
+    }
+
+    /// Has guests of the guest do what is to be counted.
+    fn vpio(&self) -> Result<Outcome> {
+        let Some(loads) = &self.plan.vpio else {
+            return Ok(Outcome::default());
+        };
+        let machine = Machine {
+            iommu: Iommu::IntelLegacy,
+            icount: false,
+            disks: Disks::Null,
+            guests: true,
+            initrd: loads.initrd.clone(),
+            console: Console::File(self.out.join("console-vpio.log")),
+            ..self.machine.clone()
+        };
+        self.step("vpio: boot")?;
+        let mut guest = Guest::boot(&machine, BOOT)?;
+        let mut measured = Vec::new();
+        for round in 1..=loads.rounds {
+            self.step(&format!("vpio: round {round}"))?;
+            let output = guest.run(&loads.command(GUEST_SELFTESTS), ANSWERS)?;
+            measured.extend(
+                vpio::parse(&output.text)?
+                    .into_iter()
+                    .map(|load| vpio::Measured {
+                        round,
+                        accelerator: machine.accel.to_string(),
+                        load,
+                    }),
+            );
+        }
+        self.judge(&guest)?;
+        Ok(Outcome {
+            loads: measured,
+            machines: vec![format!("vpio: {}", machine.describe())],
             ..Outcome::default()
         })
     }
@@ -866,6 +921,7 @@ mod tests {
             content: true,
             iopf: Questions::default(),
             svadma: None,
+            vpio: None,
             budget: None,
         }
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a run leaves behind: `results.json`, `iopf.json` and `run.json`.
+//! What a run leaves behind: `results.json`, `iopf.json`, `vpio.json` and `run.json`.
 //!
 //! The schema is described in `Documentation/dma-map-cache/results-schema.rst`, that of `iopf.json` by
-//! [`Figure`](iopf_bench::figure::Figure).
+//! [`Figure`](iopf_bench::figure::Figure), that of `vpio.json` by [`Load`](crate::vpio::Load).
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::iopf::Measured;
+use crate::vpio;
 
 /// One workload under one strategy in one round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -107,6 +108,8 @@ pub struct Run {
 pub const RESULTS: &str = "results.json";
 /// Name of the file of figures about devices that fault.
 pub const IOPF: &str = "iopf.json";
+/// Name of the file of what guests with a card have done.
+pub const VPIO: &str = "vpio.json";
 const RUN: &str = "run.json";
 
 /// All that a run leaves behind.
@@ -118,13 +121,16 @@ pub struct Results {
     pub records: Vec<Record>,
     /// What devices that fault cost.
     pub figures: Vec<Measured>,
+    /// What guests with a card have done.
+    pub loads: Vec<vpio::Measured>,
 }
 
 /// Writes it to `dir`.
 pub fn save(dir: &Path, results: &Results) -> Result<()> {
     write(&dir.join(RUN), &serde_json::to_string_pretty(&results.run)?)?;
     write(&dir.join(RESULTS), &lines(&results.records)?)?;
-    write(&dir.join(IOPF), &lines(&results.figures)?)
+    write(&dir.join(IOPF), &lines(&results.figures)?)?;
+    write(&dir.join(VPIO), &lines(&results.loads)?)
 }
 
 /// An array, one element to a line: easy on diff, grep and the eye.
@@ -138,16 +144,20 @@ fn lines<T: Serialize>(all: &[T]) -> Result<String> {
 
 /// Reads it from `dir`.
 pub fn load(dir: &Path) -> Result<Results> {
-    let figures = dir.join(IOPF);
     Ok(Results {
         run: read(&dir.join(RUN))?,
         records: read(&dir.join(RESULTS))?,
-        // Earlier versions have none.
-        figures: match figures.exists() {
-            true => read(&figures)?,
-            false => Vec::new(),
-        },
+        figures: read_any(&dir.join(IOPF))?,
+        loads: read_any(&dir.join(VPIO))?,
     })
+}
+
+/// What a file has; nothing, if it was written by an earlier version, which had none.
+fn read_any<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
+    match path.exists() {
+        true => read(path),
+        false => Ok(Vec::new()),
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -220,11 +230,15 @@ pub(crate) mod tests {
             run,
             records,
             figures: vec![crate::iopf::tests::measured("wall", figure)],
+            loads: vec![vpio::tests::measured("hook", "ssh", 12)],
         };
         save(dir.path(), &results).unwrap();
         assert_eq!(load(dir.path()).unwrap(), results);
-        fs::remove_file(dir.path().join(IOPF)).unwrap();
-        assert!(load(dir.path()).unwrap().figures.is_empty());
+        for file in [IOPF, VPIO] {
+            fs::remove_file(dir.path().join(file)).unwrap();
+        }
+        let earlier = load(dir.path()).unwrap();
+        assert!(earlier.figures.is_empty() && earlier.loads.is_empty());
     }
 
     #[test]

@@ -4,10 +4,11 @@
 
 use std::fmt::Write;
 
-use crate::iopf::{self, Measured};
-use crate::results::{Record, Run};
+use crate::iopf;
+use crate::results::{Record, Results, Run};
 use crate::scenario::{PAIR, Strategy, WORKLOADS, Workload};
 use crate::stats::Summary;
+use crate::vpio;
 
 /// Stands for a value that does not exist.
 pub(crate) const NONE: &str = "–";
@@ -185,9 +186,15 @@ pub(crate) fn hit_rate(record: &Record) -> Option<f64> {
 }
 
 /// The whole report.
-pub fn report(run: &Run, records: &[Record], figures: &[Measured]) -> String {
+pub fn report(results: &Results) -> String {
+    let Results {
+        run,
+        records,
+        figures,
+        loads,
+    } = results;
     let mut out = String::new();
-    head(&mut out, run, records);
+    head(&mut out, results);
     if !records.is_empty() {
         protection(&mut out, records);
     }
@@ -202,6 +209,7 @@ pub fn report(run: &Run, records: &[Record], figures: &[Measured]) -> String {
         overview(&mut out, records, clock);
     }
     out += &iopf::table::report(figures);
+    out += &vpio::table::report(loads);
     tail(&mut out, run);
     out
 }
@@ -210,10 +218,12 @@ fn pairs<'a>(records: &'a [Record], clock: &str) -> Slice<'a> {
     Slice::new(records, PAIR, 4096, clock)
 }
 
-fn head(out: &mut String, run: &Run, records: &[Record]) {
-    let what = match records.is_empty() {
-        true => "What devices that fault cost",
-        false => "What DMA mapping costs stock drivers",
+fn head(out: &mut String, results: &Results) {
+    let Results { run, records, .. } = results;
+    let what = match (records.is_empty(), results.figures.is_empty()) {
+        (false, _) => "What DMA mapping costs stock drivers",
+        (true, false) => "What devices that fault cost",
+        (true, true) => "What it takes a guest to drive a card",
     };
     let _ = writeln!(out, "{what}: {}, {} rounds", run.kind, run.rounds);
     let _ = writeln!(out, "kernel       {}", run.kernel);
@@ -455,7 +465,11 @@ mod tests {
             }],
             ..Run::default()
         };
-        let text = report(&run, &records(), &[]);
+        let text = report(&Results {
+            run,
+            records: records(),
+            ..Results::default()
+        });
         for part in [
             "7.2.12",
             "11.1.3",
@@ -472,7 +486,10 @@ mod tests {
 
     #[test]
     fn the_overview_has_a_line_for_each_workload() {
-        let text = report(&Run::default(), &records(), &[]);
+        let text = report(&Results {
+            records: records(),
+            ..Results::default()
+        });
         let overview = text
             .split("All of it in short: instructions")
             .nth(1)

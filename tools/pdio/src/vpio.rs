@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What it takes a guest to drive a network card, by the ways in which it can be given one: port
+//! accesses, how many of them leave the guest, and how far that comes. `selftests/vpio/accesses.sh`
+//! counts.
+
+pub mod plot;
+pub mod table;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// How often.
+    pub rounds: u32,
+    /// How many times 64 KiB and 1 MiB the downloads are.
+    pub scale: u32,
+    /// The file system of a machine that runs guests of its own.
+    pub initrd: PathBuf,
+}
+
+impl Loads {
+    /// The command of the machine that does it once.
+    pub fn command(&self, suites: &str) -> String {
+        let scale = self.scale;
+        format!("cd {suites}/vpio && PDIO_TEST_SCALE={scale} ./accesses.sh")
+    }
+}
+
+/// One load of a guest with one card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// How the guest has the card: `emulated` by QEMU, by `passthrough` of a stock VFIO, or in a mode of
+    /// vpio.
+    pub card: String,
+    /// What the guest does: `ping`, `ssh`, `small` or `large`, which are downloads.
+    pub load: String,
+    /// Frames of both directions.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Accesses to ports of the card that KVM has seen. It sees all but those that go through directly.
+    pub accesses: u64,
+    /// Exits of the CPU because of ports, of any device.
+    pub exits: u64,
+    /// Those that user space had to answer.
+    pub user_exits: u64,
+    /// Times that vpio's model was told of an access; none where there is no model.
+    #[serde(default)]
+    pub model_updates: Option<u64>,
+    /// Milliseconds by the clock.
+    pub ms: u64,
+}
+
+/// A load, and what it was measured by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// From 1.
+    pub round: u32,
+    /// What executed the machine; its guests run on the virtualization that this one emulates or has.
+    pub accelerator: String,
+    /// The load.
+    #[serde(flatten)]
+    pub load: Load,
+}
+
+/// What a line begins with that tells of a load.
+const MARK: &str = "accesses: ";
+
+/// The loads that a test has printed among its results.
+///
+/// # Errors
+///
+/// A line is none, there is no load, or a case has failed.
+pub fn parse(text: &str) -> Result<Vec<Load>> {
+    let mut loads = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches("# ");
+        if line.starts_with("not ok ") {
+            bail!("the guest's `{line}`");
+        }
+        if let Some(fields) = line.strip_prefix(MARK) {
+            loads.push(load(fields).with_context(|| format!("the guest's `{line}` is no load"))?);
+        }
+    }
+    match loads.is_empty() {
+        true => bail!("the guest has measured nothing"),
+        false => Ok(loads),
+    }
+}
+
+fn load(fields: &str) -> Result<Load> {
+    let fields: BTreeMap<&str, &str> = fields
+        .split_whitespace()
+        .filter_map(|field| field.split_once('='))
+        .collect();
+    let text = |name: &str| {
+        let value = fields.get(name).copied();
+        value.with_context(|| format!("there is no {name}"))
+    };
+    let number = |name: &str| {
+        let value = text(name)?.parse();
+        value.with_context(|| format!("{name} is no number"))
+    };
+    Ok(Load {
+        card: text("card")?.into(),
+        load: text("load")?.into(),
+        packets: number("packets")?,
+        bytes: number("bytes")?,
+        accesses: number("accesses")?,
+        exits: number("exits")?,
+        user_exits: number("user_exits")?,
+        model_updates: match fields.contains_key("model_updates") {
+            true => Some(number("model_updates")?),
+            false => None,
+        },
+        ms: number("ms")?,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A plausible load, for tests.
+    pub(crate) fn measured(card: &str, load: &str, accesses: u64) -> Measured {
+        Measured {
+            round: 1,
+            accelerator: "tcg".into(),
+            load: Load {
+                card: card.into(),
+                load: load.into(),
+                packets: 100,
+                bytes: 100_000,
+                accesses,
+                exits: accesses + 7,
+                user_exits: 7,
+                model_updates: Some(accesses),
+                ms: 500,
+            },
+        }
+    }
+
+    const LINE: &str = "accesses: card=hook load=ssh packets=12 bytes=900 accesses=340 exits=350 \
+                        user_exits=10 ms=77";
+
+    #[test]
+    fn loads_are_found_among_results() {
+        let text = format!("1..2\n# hook: ssh\n{LINE}\nok 1 hook: ssh\n# {LINE} model_updates=3\n");
+        let loads = parse(&text).unwrap();
+        assert_eq!(loads.len(), 2);
+        assert_eq!((loads[0].packets, loads[0].model_updates), (12, None));
+        assert_eq!((loads[1].ms, loads[1].model_updates), (77, Some(3)));
+    }
+
+    #[test]
+    fn what_is_no_load_is_an_error() {
+        assert!(parse("1..0\n").is_err());
+        assert!(parse(&format!("{LINE}\nnot ok 1 hook: ssh\n")).is_err());
+        assert!(parse(&LINE.replace("ms=77", "")).is_err());
+        assert!(parse(&LINE.replace("=340", "=many")).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back() {
+        let one = measured("direct", "large", 12);
+        let text = serde_json::to_string(&one).unwrap();
+        assert!(text.contains("\"card\":\"direct\""));
+        assert_eq!(serde_json::from_str::<Measured>(&text).unwrap(), one);
+    }
+}
