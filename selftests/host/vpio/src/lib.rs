@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The device models of `vpio`, compiled for the host: the very code of the kernel module.
+//! The pure code of `vpio`, compiled for the host: the very files of the kernel module.
 
 #![no_std]
+
+#[path = "../../../../vpio/config_space.rs"]
+pub mod config_space;
 
 #[path = "../../../../vpio/model/mod.rs"]
 pub mod model;
