@@ -17,8 +17,6 @@
 
 /// Number of bytes.
 pub const SIZE: usize = 256;
-/// Number of ports that BAR 0 decodes, a power of two: those of an RTL8029.
-pub const BAR0_PORTS: u16 = 0x20;
 
 /// The first port at which a BAR is decoded: below are the ports that the chipset decodes itself, such
 /// as 0xcf8 to 0xcff, by which this space is reached, and those of the ISA. Nothing on PCI is put
@@ -75,6 +73,9 @@ pub struct Identity {
     pub class: [u8; 3],
     /// Revision ID.
     pub revision: u8,
+    /// Number of ports that BAR 0 decodes, a power of two from 4 to 256: as many as the physical device
+    /// decodes, so that this can be put where the guest has it.
+    pub bar0_ports: u16,
 }
 
 /// The bytes do not all lie within the configuration space; nothing was read or written.
@@ -91,19 +92,26 @@ pub struct Changed {
     pub interrupt: bool,
 }
 
-/// A configuration space with one I/O BAR of [`BAR0_PORTS`], interrupt pin A and no capabilities.
+/// A configuration space with one I/O BAR, interrupt pin A and no capabilities.
 ///
 /// A device behind it detects no errors and has no memory, so the bits of those are read-only zeros;
 /// to clear an error (RW1C) changes nothing.
 #[derive(Clone, Debug)]
 pub struct ConfigSpace {
     bytes: [u8; SIZE],
+    /// The bits of the first byte of BAR 0 that a guest can change.
+    bar0_low: u8,
 }
 
 impl ConfigSpace {
     /// As after a reset: nothing is decoded.
     pub fn new(identity: &Identity) -> Self {
-        let mut space = Self { bytes: [0; SIZE] };
+        // The size of the BAR is the lowest bit that can be set.
+        let [bar0_low, _] = (!identity.bar0_ports.wrapping_sub(1)).to_le_bytes();
+        let mut space = Self {
+            bytes: [0; SIZE],
+            bar0_low,
+        };
 
         for (register, value) in [
             (VENDOR, identity.vendor),
@@ -134,14 +142,11 @@ impl ConfigSpace {
     }
 
     /// The bits of a register that a guest can change.
-    const fn writable(register: usize) -> u8 {
-        // The size of the BAR is the lowest bit that can be set.
-        const BAR0_LOW: u8 = !BAR0_PORTS.wrapping_sub(1).to_le_bytes()[0];
-
+    const fn writable(register: usize, bar0_low: u8) -> u8 {
         match register {
             COMMAND => COMMAND_IO | COMMAND_MASTER,
             COMMAND_HIGH => COMMAND_INTX_DISABLE,
-            BAR0 => BAR0_LOW,
+            BAR0 => bar0_low,
             BAR0..=BAR0_LAST | CACHE_LINE | LATENCY | INTERRUPT_LINE => u8::MAX,
             _ => 0,
         }
@@ -170,11 +175,12 @@ impl ConfigSpace {
     pub fn write(&mut self, offset: usize, data: &[u8]) -> Result<Changed, OutOfRange> {
         let ports = self.ports();
         let interrupt_is_disabled = self.interrupt_is_disabled();
+        let bar0_low = self.bar0_low;
         let end = offset.checked_add(data.len()).ok_or(OutOfRange)?;
         let bytes = self.bytes.get_mut(offset..end).ok_or(OutOfRange)?;
 
         for ((byte, value), register) in bytes.iter_mut().zip(data).zip(offset..end) {
-            let writable = Self::writable(register);
+            let writable = Self::writable(register, bar0_low);
 
             *byte = *byte & !writable | value & writable;
         }
@@ -185,7 +191,7 @@ impl ConfigSpace {
         })
     }
 
-    /// The first of the [`BAR0_PORTS`] ports at which the guest reaches the device: a multiple of
+    /// The first of the [`Identity::bar0_ports`] ports at which the guest reaches the device: a multiple of
     /// their number, and all of them are ports.
     ///
     /// [`None`]: nowhere. Decoding is off, or BAR 0 has no address that a port can have, such as the

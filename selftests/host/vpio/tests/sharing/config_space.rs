@@ -3,7 +3,7 @@
 //! The PCI configuration space.
 
 use proptest::prelude::*;
-use vpio_host::config_space::{Changed, ConfigSpace, Identity, OutOfRange, BAR0_PORTS, SIZE};
+use vpio_host::config_space::{Changed, ConfigSpace, Identity, OutOfRange, SIZE};
 
 const COMMAND: usize = 0x04;
 const BAR0: usize = 0x10;
@@ -15,6 +15,7 @@ const IDENTITY: Identity = Identity {
     subsystem: 0x1100,
     class: [0x00, 0x00, 0x02],
     revision: 0x17,
+    bar0_ports: 0x20,
 };
 
 /// Offset and bits of all that a guest can change, as 16 bits in the order of the bytes.
@@ -87,7 +88,10 @@ fn the_size_of_the_bar_can_be_found() {
     assert_eq!(write32(&mut space, BAR0, 0xc000), PORTS);
     assert_eq!(write32(&mut space, BAR0, u32::MAX), PORTS);
     assert_eq!(space.ports(), None);
-    assert_eq!(!(read32(&space, BAR0) & !3), u32::from(BAR0_PORTS) - 1);
+    assert_eq!(
+        !(read32(&space, BAR0) & !3),
+        u32::from(IDENTITY.bar0_ports) - 1
+    );
     assert_eq!(write32(&mut space, BAR0, 0xc000), PORTS);
     assert_eq!(space.ports(), Some(0xc000));
 
@@ -97,6 +101,22 @@ fn the_size_of_the_bar_can_be_found() {
     }
     let _ = write32(&mut space, 0x30, u32::MAX);
     assert_eq!(read32(&space, 0x30), 0, "ROM");
+}
+
+#[test]
+fn a_bar_is_as_large_as_that_of_the_physical_card() {
+    for bar0_ports in [4, 8, 0x20, 0x80, 0x100] {
+        let mut space = ConfigSpace::new(&Identity {
+            bar0_ports,
+            ..IDENTITY
+        });
+
+        let _ = write16(&mut space, COMMAND, 1);
+        let _ = write32(&mut space, BAR0, u32::MAX);
+        assert_eq!(!(read32(&space, BAR0) & !3), u32::from(bar0_ports) - 1);
+        let _ = write32(&mut space, BAR0, 0xc1ff);
+        assert_eq!(space.ports(), Some(0xc1ff & !(bar0_ports - 1)));
+    }
 }
 
 #[test]
@@ -179,9 +199,9 @@ proptest! {
 
             prop_assert_eq!(space.write(offset, data).is_ok(), offset + width <= SIZE);
             if let Some(first) = space.ports() {
-                prop_assert_eq!(first % BAR0_PORTS, 0);
+                prop_assert_eq!(first % IDENTITY.bar0_ports, 0);
                 prop_assert!(first >= 0x1000);
-                prop_assert!(first.checked_add(BAR0_PORTS - 1).is_some());
+                prop_assert!(first.checked_add(IDENTITY.bar0_ports - 1).is_some());
             }
         }
 
