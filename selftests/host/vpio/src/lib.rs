@@ -9,5 +9,9 @@ pub mod config_space;
 
 #[path = "../../../../vpio/model/mod.rs"]
 pub mod model;
+#[path = "../../../../dma-map-cache/strategy/tunable.rs"]
+pub mod tunable;
+#[path = "../../../../vpio/turns.rs"]
+pub mod turns;
 
 pub mod fuzz;

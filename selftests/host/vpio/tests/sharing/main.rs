@@ -3,3 +3,4 @@
 //! What guests see of a card that they share, and when it is theirs.
 
 mod config_space;
+mod turns;
