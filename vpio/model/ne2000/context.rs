@@ -120,7 +120,7 @@ pub enum Received {
 }
 
 /// What belongs to one guest: registers and card RAM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Context {
     /// The registers.
     pub registers: Registers,

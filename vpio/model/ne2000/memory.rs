@@ -46,7 +46,7 @@ impl Page {
 }
 
 /// The contents of card RAM.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PacketMemory {
     pages: [[[u8; 2]; PAGE_WORDS]; PAGES],
 }
