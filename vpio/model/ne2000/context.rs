@@ -4,9 +4,11 @@
 
 use super::{
     super::frame::{
+        Address,
         Frame,
         ADDRESS_LEN, //
     },
+    filter::Filter,
     memory::PacketMemory,
     register::{
         cr,
@@ -87,22 +89,13 @@ impl Registers {
         multicast: [0; 8],
     };
 
-    /// Whether the receive filter lets the frame in.
-    fn accepts(&self, frame: &Frame<'_>) -> bool {
-        if self.receive_config & rcr::PRO != 0 {
-            return true;
+    /// The receive filter.
+    pub const fn filter(&self) -> Filter {
+        Filter {
+            config: self.receive_config,
+            address: self.address,
+            multicast: self.multicast,
         }
-        if frame.is_broadcast() {
-            return self.receive_config & rcr::AB != 0;
-        }
-        if frame.is_multicast() {
-            let hash = frame.multicast_hash();
-            let bit = u64::from_le_bytes(self.multicast) >> (hash & 63) & 1;
-
-            return self.receive_config & rcr::AM != 0 && bit != 0;
-        }
-
-        frame.destination() == self.address
     }
 }
 
@@ -128,6 +121,8 @@ pub struct Context {
     pub prom: [[u8; 2]; PROM_WORDS],
     /// Card RAM.
     pub memory: PacketMemory,
+    /// First page of the frames that came while the card was shared, and that nobody has looked at.
+    pub(super) unseen: Option<u8>,
 }
 
 impl Context {
@@ -137,7 +132,15 @@ impl Context {
             registers: Registers::RESET,
             prom,
             memory: PacketMemory::new(),
+            unseen: None,
         }
+    }
+
+    /// Whether the guest would receive a frame for `destination`, if there is room.
+    pub fn wants(&self, destination: Address) -> bool {
+        self.registers.command & cr::STP == 0
+            && self.registers.receive_config & rcr::MON == 0
+            && self.registers.filter().accepts(destination)
     }
 
     /// Receives a frame as the card would, for a guest that does not have it now.
@@ -145,15 +148,11 @@ impl Context {
     /// The header is status, next page and count, in this order (DP8390D, "Storage Format for
     /// Received Packets").
     pub fn receive(&mut self, frame: &Frame<'_>) -> Received {
-        let registers = &mut self.registers;
-
-        if registers.command & cr::STP != 0
-            || registers.receive_config & rcr::MON != 0
-            || !registers.accepts(frame)
-        {
+        if !self.wants(frame.destination()) {
             return Received::Unwanted;
         }
 
+        let registers = &mut self.registers;
         let Some(ring) = Ring::new(
             registers.page_start,
             registers.page_stop,
@@ -166,7 +165,7 @@ impl Context {
             return Received::Full;
         };
 
-        let status = if frame.is_multicast() {
+        let status = if frame.destination().is_multicast() {
             RSR_PRX | RSR_PHY
         } else {
             RSR_PRX

@@ -13,7 +13,9 @@
 //! - The data port is never hooked while the guest owns the card: how far a remote DMA has come is
 //!   RBCR - (CRDA - RSAR), and CRDA can be read.
 
+pub mod arrivals;
 pub mod context;
+pub mod filter;
 pub mod memory;
 mod quirks;
 pub mod register;
@@ -39,11 +41,13 @@ use super::{
     },
     ports::PortSet,
 };
+use arrivals::Sharing;
 use context::{
     Context,
     Registers,
     PROM_WORDS, //
 };
+use filter::Filter;
 use memory::{
     PacketMemory,
     Page, //
@@ -106,6 +110,8 @@ pub struct Ne2000 {
     pending: u8,
     /// TSR that belongs to [`Self::pending`].
     transmit_status: Option<u8>,
+    /// Whether the card receives for others as well.
+    sharing: Sharing,
 }
 
 impl Ne2000 {
@@ -121,6 +127,7 @@ impl Ne2000 {
             started: false,
             pending: 0,
             transmit_status: None,
+            sharing: Sharing::Alone,
         }
     }
 
@@ -136,7 +143,10 @@ impl Ne2000 {
     /// Whether every register is followed.
     #[inline]
     fn is_close(&self) -> bool {
-        matches!(self.attention, Attention::Close) || self.pending != 0 || self.is_substituted
+        matches!(self.attention, Attention::Close)
+            || self.pending != 0
+            || self.is_substituted
+            || self.sharing != Sharing::Alone
     }
 
     /// Drops what the guest may change from now on without being noticed.
@@ -239,19 +249,84 @@ impl Ne2000 {
         }
     }
 
-    /// What a save has to know of RCR, TCR, DCR, IMR and TPSR: from page 2 where it can be read.
-    fn read_back(&mut self, card: &mut impl Card) {
+    /// What a save has to know of RCR, TCR, DCR, IMR and TPSR: from page 2 where it can be read. `run`
+    /// is STA or STP.
+    fn read_back(&mut self, run: u8, card: &mut impl Card) {
         if !self.quirks.page_2_is_readable {
             return;
         }
 
-        card.write8(CR, cr::PAGE2 | cr::ABORT | cr::STP);
+        card.write8(CR, cr::PAGE2 | cr::ABORT | run);
         for port in [TPSR, RCR, TCR, DCR, IMR] {
             let value = card.read8(port);
 
-            self.set_register(port, value);
+            // The card of a guest that shares it has another.
+            if port != RCR || !self.is_shared() {
+                self.set_register(port, value);
+            }
         }
-        card.write8(CR, cr::ABORT | cr::STP);
+        card.write8(CR, cr::ABORT | run);
+    }
+
+    /// Whether RCR and MAR of the card are not those of the guest.
+    #[inline]
+    const fn is_shared(&self) -> bool {
+        matches!(self.sharing, Sharing::Shared { .. })
+    }
+
+    /// What the card has in a register of page 0 if the guest wrote `value`.
+    const fn loaded(&self, port: u8, value: u8) -> u8 {
+        if port == RCR && self.is_shared() {
+            Filter::widened(value)
+        } else {
+            value
+        }
+    }
+
+    /// What a guest that shares its card reads from a register of the receive filter.
+    fn own_filter(&self, port: u8) -> Option<u8> {
+        let Sharing::Shared { multicast, .. } = &self.sharing else {
+            return None;
+        };
+
+        match self.command & cr::PS {
+            cr::PAGE1 => multicast.get(usize::from(port.wrapping_sub(MAR0))).copied(),
+            cr::PAGE2 if port == RCR && self.quirks.page_2_is_readable => Some(self.register(RCR)),
+            _ => None,
+        }
+    }
+
+    /// The guest wrote to a register of page 1.
+    fn wrote_page1(&mut self, port: u8, value: u8, card: &mut impl Card) {
+        let Sharing::Shared { seen, multicast } = &mut self.sharing else {
+            return;
+        };
+
+        if port == CURR {
+            *seen = value;
+        } else if let Some(byte) = multicast.get_mut(usize::from(port.wrapping_sub(MAR0))) {
+            *byte = value;
+            card.write8(port, u8::MAX);
+        }
+    }
+
+    /// Gives the guest's last command to the card, of whose remote DMA `left` bytes are left, loaded
+    /// to RSAR and RBCR.
+    fn resume(&mut self, left: u16, card: &mut impl Card) {
+        // Without bytes left, a command to go on would complete at once and raise RDC.
+        let is_transfer = self.command & (cr::READ | cr::WRITE) != 0;
+        let command = self.command & !cr::TXP;
+
+        self.started = is_transfer && left != 0;
+        self.is_substituted = is_transfer && !self.started;
+        card.write8(
+            CR,
+            if self.is_substituted {
+                command & !cr::RD | cr::ABORT
+            } else {
+                command
+            },
+        );
     }
 
     /// Stops the card, with page 0 selected, and waits for the end of the frame that it is receiving.
@@ -305,13 +380,19 @@ impl DeviceModel for Ne2000 {
         }
         if port == CR {
             self.commanded(value);
-        } else if self.page(card) == 0 {
-            match port {
-                ISR => self.pending &= !value | isr::RST,
-                RSAR0..=RBCR1 => self.started = false,
+        } else {
+            let page = self.page(card);
+
+            match (page, port) {
+                (0, ISR) => self.pending &= !value | isr::RST,
+                (0, RSAR0..=RBCR1) => self.started = false,
+                (0, RCR) if self.is_shared() => card.write8(RCR, Filter::widened(value)),
+                (cr::PAGE1, _) => self.wrote_page1(port, value, card),
                 _ => (),
             }
-            self.set_register(port, value);
+            if page == 0 {
+                self.set_register(port, value);
+            }
         }
         // Once nothing is pending any more, there is less to follow.
         self.forget();
@@ -341,7 +422,7 @@ impl DeviceModel for Ne2000 {
             }
             ISR if self.pending != 0 && self.page(card) == 0 => value | u32::from(self.pending),
             TSR if self.page(card) == 0 => self.transmit_status.map_or(value, u32::from),
-            _ => value,
+            _ => self.own_filter(port).map_or(value, u32::from),
         }
     }
 
@@ -422,7 +503,17 @@ impl DeviceModel for Ne2000 {
         }
         let current = card.read8(CURR);
 
-        self.read_back(card);
+        self.read_back(cr::STP, card);
+        context.unseen = None;
+        if let Sharing::Shared {
+            seen,
+            multicast: own,
+        } = self.sharing
+        {
+            multicast = own;
+            context.unseen = Some(seen).filter(|&seen| seen != current);
+            self.sharing = Sharing::Announced;
+        }
         context.registers = Registers {
             command: self.command & !cr::TXP,
             pending: seen | was_reset | self.pending,
@@ -475,31 +566,25 @@ impl DeviceModel for Ne2000 {
         for (port, &byte) in (PAR0..).zip(&registers.address) {
             card.write8(port, byte);
         }
+        if self.sharing != Sharing::Alone {
+            self.sharing = Sharing::Shared {
+                seen: context.unseen.unwrap_or(registers.current),
+                multicast: registers.multicast,
+            };
+        }
         for (port, &byte) in (MAR0..).zip(&registers.multicast) {
-            card.write8(port, byte);
+            card.write8(port, if self.is_shared() { u8::MAX } else { byte });
         }
         card.write8(CURR, registers.current);
         card.write8(CR, cr::ABORT | cr::STP);
         for port in (PSTART..=TBCR1).chain(RSAR0..=DCR) {
-            card.write8(port, self.register(port));
+            card.write8(port, self.loaded(port, self.register(port)));
         }
         card.write8(ISR, !isr::RST);
         card.write8(IMR, registers.interrupt_mask);
 
         self.command = registers.command & !cr::TXP;
-        // Without bytes left, a command to go on would complete at once and raise RDC.
-        let is_transfer = self.command & (cr::READ | cr::WRITE) != 0;
-
-        self.started = is_transfer && registers.remote_count != 0;
-        self.is_substituted = is_transfer && !self.started;
-        card.write8(
-            CR,
-            if self.is_substituted {
-                self.command & !cr::RD | cr::ABORT
-            } else {
-                self.command
-            },
-        );
+        self.resume(registers.remote_count, card);
 
         // What this card raises by itself needs no help.
         self.pending = registers.pending & !card_status(self.command, card);

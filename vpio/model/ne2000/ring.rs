@@ -120,3 +120,63 @@ impl Ring {
         to.wrapping_sub(from).wrapping_add(ring)
     }
 }
+
+/// The pages of a ring that hold frames, from one page up to another.
+///
+/// The links between frames are in card RAM, where a guest can write: they can lead out of it, or
+/// in a circle. Here they lead from one page to a later one, until there are no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// CURR is where it begins, BNRY where it ends.
+    ring: Ring,
+}
+
+impl Stretch {
+    /// The pages from `from` to `to`, without `to`, of the ring that PSTART and PSTOP describe.
+    ///
+    /// [`None`]: they describe none, or it does not have both pages.
+    pub const fn new(pstart: u8, pstop: u8, from: u8, to: u8) -> Option<Self> {
+        match Ring::new(pstart, pstop, from, to) {
+            Some(ring) => Some(Self { ring }),
+            None => None,
+        }
+    }
+
+    /// Where the next frame begins, if there is one.
+    pub fn first(self) -> Option<Page> {
+        Some(self.ring.current).filter(|&page| page != self.ring.boundary)
+    }
+
+    /// Goes on to the page to which the header of the next frame leads. Answers the pages of that
+    /// frame.
+    ///
+    /// [`None`]: there is no later page of that number.
+    pub fn advance(&mut self, to: u8) -> Option<Self> {
+        let ring = self.ring;
+        let frame = Ring::new(
+            ring.start.number(),
+            ring.stop.number(),
+            ring.current.number(),
+            to,
+        )?;
+
+        if self.first().is_none() || frame.current == frame.boundary || frame.free() > ring.free() {
+            return None;
+        }
+
+        self.ring.current = frame.boundary;
+        Some(Self { ring: frame })
+    }
+
+    /// Number of bytes; those of the whole ring if there are none.
+    pub fn bytes(self) -> u16 {
+        u16::from(self.ring.free()).saturating_mul(PAGE_SIZE)
+    }
+
+    /// The pages, in order.
+    pub fn pages(self) -> impl Iterator<Item = Page> {
+        self.ring
+            .iter()
+            .take_while(move |&page| page != self.ring.boundary)
+    }
+}
