@@ -8,6 +8,8 @@
 #include <linux/hmm.h>
 #include <linux/iova.h>
 #include <linux/kthread.h>
+#include <linux/mdev.h>
+#include <linux/vfio.h>
 
 #include <kvm/iodev.h>
 
@@ -15,4 +17,5 @@
 #include "../../dma-map-cache/trace.h"
 #include "../../iopf/include/linux/iopf.h"
 #include "../../iopf/trace.h"
+#include "../../vpio/trace.h"
 #include "../helpers/helpers.h"

@@ -16,5 +16,6 @@
 #include "pci.c"
 #include "percpu.c"
 #include "spinlock.c"
+#include "vfio.c"
 #include "wait.c"
 #include "workqueue.c"

@@ -71,6 +71,9 @@ void pdio_pci_walk_bridge_windows(struct pci_dev *pdev, pdio_pci_window_func f,
 bool pdio_pci_driver_managed_dma(struct pci_dev *pdev);
 bool pdio_pci_pasid_enabled(struct pci_dev *pdev);
 bool pdio_pci_pri_enabled(struct pci_dev *pdev);
+bool pdio_pci_bar_is_memory(struct pci_dev *pdev, int bar);
+struct resource *pdio_pci_bus_ports(struct pci_dev *pdev, unsigned int first,
+				    unsigned int count);
 
 /* percpu.c */
 void __percpu *pdio_alloc_percpu(size_t size, size_t align);
@@ -81,11 +84,17 @@ void pdio_spin_lock_init(spinlock_t *lock);
 unsigned long pdio_spin_lock_irqsave(spinlock_t *lock);
 void pdio_spin_unlock_irqrestore(spinlock_t *lock, unsigned long flags);
 
+/* vfio.c */
+int pdio_vfio_check_irqs(const u32 *header, unsigned int num_irqs,
+			 size_t *data_size);
+
 /* wait.c */
 void pdio_init_waitqueue_head(struct wait_queue_head *wq);
 void pdio_wake_up_all(struct wait_queue_head *wq);
 long pdio_wait_for_change(struct wait_queue_head *wq, const u64 *value, u64 seen,
 			  unsigned int timeout_ms);
+long pdio_wait_killable(struct wait_queue_head *wq, const u64 *value, u64 seen,
+			unsigned int timeout_ms);
 
 /* workqueue.c */
 void pdio_init_delayed_work(struct delayed_work *work, work_func_t func);

@@ -45,3 +45,23 @@ bool pdio_pci_pri_enabled(struct pci_dev *pdev)
 	return false;
 #endif
 }
+
+bool pdio_pci_bar_is_memory(struct pci_dev *pdev, int bar)
+{
+	return !(pci_resource_flags(pdev, bar) & IORESOURCE_IO);
+}
+
+/* The ports of the bus that these are among; NULL if it does not lead there. */
+struct resource *pdio_pci_bus_ports(struct pci_dev *pdev, unsigned int first,
+				    unsigned int count)
+{
+	struct resource *res;
+
+	pci_bus_for_each_resource(pdev->bus, res) {
+		if (res && resource_type(res) == IORESOURCE_IO &&
+		    res->start <= first && first + count - 1 <= res->end)
+			return res;
+	}
+
+	return NULL;
+}

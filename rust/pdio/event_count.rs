@@ -76,6 +76,29 @@ impl EventCount {
         unsafe { bindings::pdio_wake_up_all(self.waiters.get()) };
     }
 
+    /// How many, to be waited for more of by [`Self::wait_killable`].
+    pub fn seen(&self) -> u64 {
+        self.count.load(Acquire) & !Self::ENDED
+    }
+
+    /// Waits until there were other than `seen`, for up to `timeout_ms` milliseconds, which is no error.
+    /// No signal disturbs that but one that kills. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR`: the process is being killed.
+    pub fn wait_killable(&self, seen: u64, timeout_ms: u32) -> Result {
+        // SAFETY: By the type invariant; the count is only used as an atomic one.
+        let result = unsafe {
+            bindings::pdio_wait_killable(self.waiters.get(), self.count.as_ptr(), seen, timeout_ms)
+        };
+
+        if result < 0 {
+            return Err(EINTR);
+        }
+        Ok(())
+    }
+
     /// Waits until there were other than `seen`, for up to `timeout_ms` milliseconds. Returns how many.
     /// May sleep.
     ///

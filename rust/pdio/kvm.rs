@@ -62,15 +62,20 @@ impl Support {
             Self::Patched
         }
     }
+
+    /// What it is, in words.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Absent => "KVM is not loaded",
+            Self::Stock => "KVM is without kvm-pio.patch",
+            Self::Patched => "KVM has kvm-pio.patch",
+        }
+    }
 }
 
 impl fmt::Display for Support {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Absent => "KVM is not loaded",
-            Self::Stock => "KVM is without kvm-pio.patch",
-            Self::Patched => "KVM has kvm-pio.patch",
-        })
+        f.write_str(self.text())
     }
 }
 

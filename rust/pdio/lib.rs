@@ -6,6 +6,7 @@
 //! wraps one C header and says so in its first lines.
 
 pub mod bottom_half;
+pub mod boxed;
 pub mod bus;
 pub mod char_device;
 pub mod coherent;
@@ -17,8 +18,11 @@ pub mod dma_master;
 pub mod embed;
 pub mod error;
 pub mod event_count;
+pub mod eventfd;
 pub mod hmm;
 pub mod interrupt;
+pub mod intx;
+pub mod io_bar;
 pub mod io_region;
 pub mod iommu;
 pub mod iopf;
@@ -26,6 +30,7 @@ pub mod iopf_service;
 pub mod iova;
 pub mod kvm;
 pub mod lock;
+pub mod mdev;
 pub mod memory;
 pub mod mmu_notifier;
 pub mod page_fault;
@@ -44,6 +49,8 @@ pub mod thread;
 pub mod timer;
 pub mod trace;
 pub mod user_pages;
+pub mod vfio;
+pub mod virqfd;
 pub mod work;
 
 mod bindings;

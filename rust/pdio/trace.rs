@@ -149,3 +149,83 @@ pub mod iopf {
         }
     }
 }
+
+/// Events of vpio. A guest is named by its number.
+pub mod vpio {
+    use super::*;
+
+    /// A guest has accessed a port, in the way of number `route`.
+    #[inline(always)]
+    pub fn access(
+        device: &DmaDevice,
+        guest: u8,
+        route: u8,
+        is_write: bool,
+        port: u8,
+        bytes: u8,
+        value: u32,
+    ) {
+        if is_on!(__tracepoint_vpio_access) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe {
+                bindings::rust_do_trace_vpio_access(
+                    device.as_raw(),
+                    guest,
+                    route,
+                    is_write,
+                    port,
+                    bytes,
+                    value,
+                )
+            };
+        }
+    }
+
+    /// A write of a guest was dropped.
+    #[inline(always)]
+    pub fn denied(device: &DmaDevice, guest: u8, port: u8, bytes: u8, value: u32) {
+        if is_on!(__tracepoint_vpio_denied) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe {
+                bindings::rust_do_trace_vpio_denied(device.as_raw(), guest, port, bytes, value)
+            };
+        }
+    }
+
+    /// A guest may access the ports of these bits directly from now on, and no others.
+    #[inline(always)]
+    pub fn ports(device: &DmaDevice, guest: u8, first: u16, direct: u64) {
+        if is_on!(__tracepoint_vpio_ports) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_vpio_ports(device.as_raw(), guest, first, direct) };
+        }
+    }
+
+    /// The card has changed hands, which took `ns` nanoseconds; -1 is nobody.
+    #[inline(always)]
+    pub fn switch(device: &DmaDevice, from: i32, to: i32, ns: u64) {
+        if is_on!(__tracepoint_vpio_switch) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_vpio_switch(device.as_raw(), from, to, ns) };
+        }
+    }
+
+    /// A guest is interrupted.
+    #[inline(always)]
+    pub fn interrupt(device: &DmaDevice, guest: u8) {
+        if is_on!(__tracepoint_vpio_interrupt) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_vpio_interrupt(device.as_raw(), guest) };
+        }
+    }
+
+    /// Frames for a guest that did not have the card: how many were put into its ring, and how many
+    /// are held for it.
+    #[inline(always)]
+    pub fn frames(device: &DmaDevice, guest: u8, delivered: u32, held: u32) {
+        if is_on!(__tracepoint_vpio_frames) {
+            // SAFETY: The device is valid, and the event uses it during the call only.
+            unsafe { bindings::rust_do_trace_vpio_frames(device.as_raw(), guest, delivered, held) };
+        }
+    }
+}

@@ -1,0 +1,864 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The physical card, and who has it.
+//!
+//! Lock order: the guests of the card, as sysfs sees them; how a guest reaches the card ([`Guest`]); the
+//! state of the card; the lines of the interrupt. KVM takes what it has to exclude changes of a VM's ports
+//! under the state. A handler of a guest's ports takes the state alone: so no such handler is taken away
+//! from KVM, which waits for its calls, where the state is held.
+//!
+//! [`Guest`]: crate::guest::Guest
+
+use core::{
+    fmt::Write,
+    sync::atomic::{
+        AtomicU8,
+        Ordering::Relaxed, //
+    }, //
+};
+
+use kernel::{
+    device::Core,
+    new_mutex,
+    pci,
+    prelude::*,
+    str::Formatter,
+    sync::{
+        Arc,
+        Mutex,
+        MutexGuard, //
+    },
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+use pdio::{
+    device::DmaDevice,
+    embeds,
+    error::not_supported,
+    event_count::EventCount,
+    intx::InterruptPin,
+    io_bar::IoBar,
+    io_region::HostPorts,
+    kvm::{
+        DirectPorts,
+        Support,
+        Vm, //
+    },
+    trace::vpio as trace,
+    work::{
+        Run,
+        Work, //
+    }, //
+};
+
+use crate::{
+    config_space::Identity,
+    guest::Guest,
+    interrupt::Interrupts,
+    mode::{
+        Mode,
+        Route, //
+    },
+    model::{
+        access::Access,
+        card::Card as _,
+        device::{
+            Attention,
+            DeviceModel,
+            Reuse,
+            QUIET_US, //
+        },
+        ne2000::{
+            Ne2000,
+            Quirks, //
+        },
+    },
+    number::{
+        Number,
+        PerGuest,
+        GUESTS_MAX, //
+    },
+    registers::Registers,
+    seat::{
+        Place,
+        Prom,
+        Seat, //
+    },
+    statistics::Statistics,
+    turns::{
+        Decision,
+        Pace,
+        Slot,
+        Turns, //
+    }, //
+};
+
+/// Milliseconds after which whoever waits for the card looks for himself.
+const LOOK_MS: u32 = 50;
+
+/// What the lock of the card is for.
+struct State {
+    bar: IoBar,
+    seats: PerGuest<Option<Seat>>,
+    turns: Turns<GUESTS_MAX>,
+    /// Whether somebody wants the card who does not have it.
+    is_wanted: bool,
+    /// How many accesses the owner had made when it began to be followed closely, and when that was.
+    followed: Option<(u64, u64)>,
+    /// Nobody opens it any more.
+    is_gone: bool,
+}
+
+impl State {
+    /// The number of the guest that has the card.
+    fn owner(&self) -> Option<Number> {
+        let slot = self.turns.owner()?;
+
+        self.seats
+            .iter()
+            .find(|(_, seat)| seat.as_ref().is_some_and(|seat| seat.slot == Some(slot)))
+            .map(|(number, _)| number)
+    }
+
+    /// The guest that has the card, and the way to that.
+    fn owning(&mut self) -> Option<(&mut Seat, &IoBar)> {
+        let number = self.owner()?;
+
+        Some((self.seats.get_mut(number).as_mut()?, &self.bar))
+    }
+}
+
+/// A card.
+#[pin_data]
+pub(crate) struct Card {
+    #[pin]
+    rounds: Work<Card>,
+    /// The clock of the turns began then.
+    started: Instant<Monotonic>,
+    device: DmaDevice,
+    identity: Identity,
+    quirks: Quirks,
+    prom: Prom,
+    statistics: Arc<Statistics>,
+    of_guests: PerGuest<Arc<Statistics>>,
+    interrupts: Arc<Interrupts>,
+    pace: Pace,
+    /// By its number.
+    mode: AtomicU8,
+    #[pin]
+    guests: Mutex<PerGuest<Option<Arc<Guest>>>>,
+    #[pin]
+    state: Mutex<State>,
+    /// The card has changed hands, or nobody has it any more.
+    #[pin]
+    turned: EventCount,
+}
+
+embeds!(Card, rounds: Work<Card>);
+
+/// What guests see of a function.
+fn identity(function: &pci::Device<Core<'_>>, bar0_ports: u16) -> Identity {
+    let [interface, sub_class, class, _] = function.pci_class().as_raw().to_le_bytes();
+
+    Identity {
+        vendor: function.vendor_id().as_raw(),
+        device: function.device_id(),
+        subsystem_vendor: function.subsystem_vendor_id(),
+        subsystem: function.subsystem_device_id(),
+        class: [interface, sub_class, class],
+        revision: function.revision_id(),
+        bar0_ports,
+    }
+}
+
+impl Card {
+    /// The card of a function that has a driver, as it is after a reset. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: it is none, or has no interrupt that can be masked. `EBUSY`: somebody has its ports.
+    /// `ENOMEM`.
+    pub(crate) fn new(function: &pci::Device<Core<'_>>) -> Result<Arc<Self>> {
+        let device = DmaDevice::new(function.as_ref());
+        let pin = InterruptPin::new(function)?;
+        let bar = IoBar::new(function, 0, c"vpio")?;
+
+        if bar.ports().window().count() < Ne2000::PORTS.len() as u16 {
+            return Err(ENODEV);
+        }
+
+        let mut registers = Registers(bar.ports());
+        let Some(quirks) = Quirks::probe(&mut registers) else {
+            dev_err!(
+                function,
+                "this is no NE2000: its registers do not keep what is written to them\n"
+            );
+            return Err(ENODEV);
+        };
+        let prom = Ne2000::read_prom(&mut registers);
+        let statistics = Arc::new(Statistics::new(), GFP_KERNEL)?;
+        let of_guest = || Arc::new(Statistics::new(), GFP_KERNEL);
+        let of_guests = PerGuest::new([of_guest()?, of_guest()?, of_guest()?, of_guest()?]);
+        let interrupts = Arc::new(
+            Interrupts::new(device.clone(), pin, statistics.clone(), of_guests.clone()),
+            GFP_KERNEL,
+        )?;
+
+        Arc::pin_init(
+            pin_init!(Self {
+                rounds <- Work::new(),
+                started: Instant::now(),
+                identity: identity(function, bar.ports().window().count()),
+                device,
+                quirks,
+                prom,
+                statistics,
+                of_guests,
+                interrupts,
+                pace: Pace::new(),
+                mode: AtomicU8::new(Mode::Trap.number()),
+                guests <- new_mutex!(PerGuest::default()),
+                state <- new_mutex!(State {
+                    bar,
+                    seats: PerGuest::default(),
+                    turns: Turns::new(),
+                    is_wanted: false,
+                    followed: None,
+                    is_gone: false,
+                }),
+                turned <- EventCount::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The function.
+    pub(crate) fn device(&self) -> &DmaDevice {
+        &self.device
+    }
+
+    /// What guests see of it.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Whom it interrupts.
+    pub(crate) fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
+    }
+
+    /// What has happened to it.
+    pub(crate) fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// What has happened to a guest.
+    pub(crate) fn statistics_of(&self, number: Number) -> &Statistics {
+        self.of_guests.get(number)
+    }
+
+    /// How long guests have it.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// How accesses get to it.
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::from_number(self.mode.load(Relaxed))
+    }
+
+    /// Sets how accesses get to it, of all guests at once. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: KVM cannot do that.
+    pub(crate) fn set_mode(&self, mode: Mode) -> Result {
+        let support = Support::probe();
+
+        if !Mode::offered(support).any(|offered| offered == mode) {
+            dev_err!(
+                self.device.device(),
+                "no mode {}: {}\n",
+                mode.name(),
+                support.text()
+            );
+            return Err(not_supported());
+        }
+
+        let guests = self.guests.lock();
+
+        self.mode.store(mode.number(), Relaxed);
+        for (_, guest) in guests.iter() {
+            if let Some(guest) = guest {
+                guest.follow_mode();
+            }
+        }
+        Ok(())
+    }
+
+    /// How many more guests there can be.
+    pub(crate) fn available(&self) -> u32 {
+        let guests = self.guests.lock();
+        let free = guests.iter().filter(|(_, guest)| guest.is_none());
+
+        free.count() as u32
+    }
+
+    /// A user makes a guest, which is made by `new` from its number. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`: there are as many as there can be. `ENOMEM`, and what `new` returns.
+    pub(crate) fn admit(
+        &self,
+        new: impl FnOnce(Number) -> Result<Arc<Guest>>,
+    ) -> Result<Arc<Guest>> {
+        let mut guests = self.guests.lock();
+        let number = guests
+            .iter()
+            .find(|(_, guest)| guest.is_none())
+            .map(|(number, _)| number)
+            .ok_or(ENOSPC)?;
+        let prom = station(&self.prom, number);
+        let seat = Seat::new(
+            number,
+            prom,
+            self.quirks,
+            self.of_guests.get(number).clone(),
+        )?;
+        let guest = new(number)?;
+
+        *guests.get_mut(number) = Some(guest.clone());
+        *self.state.lock().seats.get_mut(number) = Some(seat);
+        Ok(guest)
+    }
+
+    /// A user removes a guest that nobody has open. May sleep.
+    pub(crate) fn dismiss(&self, number: Number) {
+        let mut guests = self.guests.lock();
+        let seat = self.state.lock().seats.get_mut(number).take();
+        let guest = guests.get_mut(number).take();
+
+        self.of_guests.get(number).reset();
+        drop(guests);
+        drop(seat);
+        drop(guest);
+    }
+
+    /// The clock of the turns.
+    fn now_us(&self) -> u64 {
+        self.started.elapsed().as_nanos().unsigned_abs() / 1_000
+    }
+
+    /// A guest is opened. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV`: the card goes.
+    pub(crate) fn open(&self, number: Number) -> Result {
+        let mut state = self.state.lock();
+
+        if state.is_gone {
+            return Err(ENODEV);
+        }
+
+        // There are as many slots as seats.
+        let slot = state.turns.arrive().ok_or(ENODEV)?;
+        let seat = state.seats.get_mut(number).as_mut().ok_or(ENODEV)?;
+
+        seat.slot = Some(slot);
+        seat.reset();
+        Ok(())
+    }
+
+    /// A guest is closed: nobody of it accesses the card any more. If it had the card, that is reset. May
+    /// sleep.
+    pub(crate) fn close(&self, number: Number) {
+        let mut state = self.state.lock();
+
+        self.stop(&mut state, number);
+        if let Some(seat) = state.seats.get_mut(number) {
+            let slot = seat.slot.take();
+
+            seat.place = None;
+            seat.reset();
+            if let Some(slot) = slot {
+                state.turns.leave(slot);
+            }
+        }
+        self.interrupts.set_owed(number, false);
+        self.advance(&mut state);
+        self.turned.add();
+    }
+
+    /// If the guest has the card, takes its way there and stops the card.
+    fn stop(&self, state: &mut State, number: Number) {
+        if state.owner() != Some(number) {
+            return;
+        }
+
+        self.interrupts.set_owner(None);
+        if let Some((seat, bar)) = state.owning() {
+            seat.close(&self.device, &self.statistics);
+            Registers(bar.ports()).stop();
+        }
+        trace::switch(&self.device, number.get().into(), -1, 0);
+    }
+
+    /// A guest is reset: so is the card, if it has that. May sleep.
+    pub(crate) fn reset(&self, number: Number) {
+        let mut state = self.state.lock();
+        let has_card = state.owner() == Some(number);
+
+        self.stop(&mut state, number);
+        if let Some(seat) = state.seats.get_mut(number) {
+            seat.reset();
+        }
+        if has_card {
+            self.replay(&mut state, number);
+        }
+        self.interrupts.set_owed(number, false);
+    }
+
+    /// The guest has the ports of the card from `first` on, or has them nowhere. May sleep.
+    pub(crate) fn place(&self, number: Number, vm: Option<&Arc<Vm>>, first: Option<u16>) {
+        let mut state = self.state.lock();
+        let is_owner = state.owner() == Some(number);
+        let wanted = match (vm, first) {
+            (Some(vm), Some(first)) if self.mode() == Mode::Direct => Some((vm, first)),
+            _ => None,
+        };
+        let State { seats, bar, .. } = &mut *state;
+        let here = |seat: &Option<Seat>, first| {
+            let place = seat.as_ref()?.place.as_ref()?;
+
+            (place.ports.window().first() == first).then(|| place.ports.clone())
+        };
+
+        if let Some(seat) = seats.get_mut(number) {
+            let first = wanted.map(|(_, first)| first);
+            let is_there = match (&seat.place, first) {
+                (None, None) => true,
+                (Some(place), Some(first)) => place.ports.window().first() == first,
+                _ => false,
+            };
+
+            if !is_there {
+                seat.close(&self.device, &self.statistics);
+                seat.place = None;
+            }
+        }
+        if let Some((vm, first)) = wanted {
+            // Several guests may have it at the same ports, each when it has the card.
+            let ports = match seats.iter().find_map(|(_, seat)| here(seat, first)) {
+                Some(ports) => Ok(ports),
+                None if bar.ports().window().first() == first => Ok(bar.ports().clone()),
+                None => bar.reserve(first, c"vpio"),
+            };
+
+            match (seats.get_mut(number), ports) {
+                (Some(seat), Ok(ports)) if seat.place.is_none() => {
+                    seat.place = Some(Place {
+                        direct: DirectPorts::new(vm.clone(), ports.clone()),
+                        ports,
+                    });
+                }
+                (_, Err(_)) => dev_warn!(
+                    self.device.device(),
+                    "guest {}: the host has other things at 0x{first:x}: all accesses exit\n",
+                    number.get()
+                ),
+                _ => (),
+            }
+        }
+        if is_owner {
+            self.go_to(&mut state, number);
+            self.follow(&mut state);
+        }
+    }
+
+    /// Moves the card to where the guest has it, if it can be there.
+    fn go_to(&self, state: &mut State, number: Number) {
+        let State { seats, bar, .. } = state;
+
+        if let Some(place) = seats
+            .get(number)
+            .as_ref()
+            .and_then(|seat| seat.place.as_ref())
+        {
+            bar.move_to(&place.ports);
+        }
+    }
+
+    /// Pays the owner the attention that is wanted, and opens to it what nobody has to hear of.
+    fn follow(&self, state: &mut State) {
+        let attention = match state.followed {
+            Some(_) => Attention::Close,
+            None => Attention::Relaxed,
+        };
+        let mode = self.mode();
+
+        if let Some((seat, bar)) = state.owning() {
+            let ports = bar.ports();
+
+            seat.follow(attention, mode, ports, &self.device, &self.statistics);
+            if seat.model.owes_interrupt() != seat.owed {
+                seat.owed = !seat.owed;
+                self.interrupts.set_owed(seat.number(), seat.owed);
+            }
+        }
+    }
+
+    /// Gives the card, which nobody has, to a guest: replays what belongs to it.
+    fn replay(&self, state: &mut State, number: Number) {
+        self.go_to(state, number);
+        state.followed = None;
+
+        let State { seats, bar, .. } = state;
+
+        if let Some(seat) = seats.get_mut(number) {
+            seat.model
+                .restore(&seat.context, &mut Registers(bar.ports()));
+            seat.attention = Attention::Close;
+        }
+        self.follow(state);
+        self.interrupts.set_owner(Some(number));
+    }
+
+    /// Does what is to be done about turns now.
+    fn advance(&self, state: &mut State) {
+        loop {
+            let now_us = self.now_us();
+            let decision = {
+                let number = state.owner();
+                let State {
+                    turns, seats, bar, ..
+                } = &mut *state;
+                let seat = number.and_then(|number| seats.get_mut(number).as_mut());
+
+                turns.decide(&self.pace, now_us, || match seat {
+                    Some(seat) => seat.model.reuse(&mut Registers(bar.ports())),
+                    None => Reuse::Now,
+                })
+            };
+
+            state.is_wanted = decision != Decision::Keep { again_us: None };
+
+            let again_us = match decision {
+                Decision::Keep { again_us: None } => {
+                    if state.followed.take().is_some() {
+                        self.follow(state);
+                    }
+                    return;
+                }
+                Decision::Keep {
+                    again_us: Some(again_us),
+                } => again_us,
+                Decision::Follow { again_us } => {
+                    self.watch(state, now_us);
+                    again_us
+                }
+                Decision::HandOver { to } => {
+                    if self.hand_over(state, to, Manner::Saved) {
+                        continue;
+                    }
+                    now_us + u64::from(QUIET_US)
+                }
+                Decision::TakeAway { to } => {
+                    self.hand_over(state, to, Manner::Reset);
+                    continue;
+                }
+            };
+
+            // Rounded up, and never at once.
+            let ms = again_us
+                .saturating_sub(now_us)
+                .div_ceil(1_000)
+                .clamp(1, 1_000);
+
+            return self.rounds.requeue(ms as u32);
+        }
+    }
+
+    /// The owner's turn is over: follows it, until the card can change hands.
+    fn watch(&self, state: &mut State, now_us: u64) {
+        let followed = state.followed;
+        let Some((seat, bar)) = state.owning() else {
+            return;
+        };
+        let accesses = seat.accesses;
+
+        match followed {
+            Some((seen, since_us)) if seen == accesses => {
+                if now_us.saturating_sub(since_us) >= u64::from(QUIET_US) {
+                    seat.model.quiet(&mut Registers(bar.ports()));
+                }
+            }
+            _ => {
+                state.followed = Some((accesses, now_us));
+                self.follow(state);
+            }
+        }
+    }
+
+    /// Gives the card to the guest with this slot. Answers whether it has it: the owner may be in the
+    /// middle of something after all.
+    fn hand_over(&self, state: &mut State, to: Slot, manner: Manner) -> bool {
+        let began = Instant::<Monotonic>::now();
+        let from = state.owner();
+        let next = state
+            .seats
+            .iter()
+            .find(|(_, seat)| seat.as_ref().is_some_and(|seat| seat.slot == Some(to)))
+            .map(|(number, _)| number);
+        let Some(next) = next else {
+            return false;
+        };
+
+        self.interrupts.set_owner(None);
+        if let Some((seat, bar)) = state.owning() {
+            let mut registers = Registers(bar.ports());
+
+            // From here on it cannot touch the card.
+            seat.close(&self.device, &self.statistics);
+            match manner {
+                Manner::Saved => {
+                    if seat.model.save(&mut seat.context, &mut registers).is_err() {
+                        self.follow(state);
+                        self.interrupts.set_owner(from);
+                        return false;
+                    }
+                }
+                Manner::Reset => {
+                    registers.stop();
+                    seat.reset();
+                    self.statistics.taken_away.add(1);
+                    seat.statistics.taken_away.add(1);
+                }
+            }
+        }
+        state.turns.given(to, self.now_us());
+        self.replay(state, next);
+
+        let ns = began.elapsed().as_nanos().unsigned_abs();
+
+        for statistics in [&*self.statistics, self.statistics_of(next)] {
+            statistics.switches.add(1);
+            statistics.switch_ns.add(ns);
+        }
+        trace::switch(
+            &self.device,
+            from.map_or(-1, |from| from.get().into()),
+            next.get().into(),
+            ns,
+        );
+        self.turned.add();
+        true
+    }
+
+    /// Waits until the guest has the card. [`None`]: it is not open, or its process is being killed.
+    fn take(&self, number: Number) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+
+        loop {
+            let slot = state.seats.get(number).as_ref()?.slot?;
+
+            if state.turns.owner() == Some(slot) {
+                return Some(state);
+            }
+            state.turns.want(slot, self.now_us());
+            self.advance(&mut state);
+            if state.turns.owner() == Some(slot) {
+                return Some(state);
+            }
+
+            let seen = self.turned.seen();
+
+            drop(state);
+            self.turned.wait_killable(seen, LOOK_MS).ok()?;
+            state = self.state.lock();
+        }
+    }
+
+    /// A guest reads a port. May sleep.
+    pub(crate) fn read(&self, number: Number, route: Route, access: Access) -> u32 {
+        let mut value = access.width().mask();
+
+        self.statistics.accesses(route).add(1);
+        self.statistics_of(number).accesses(route).add(1);
+        // There is nothing behind the other ports of the BAR.
+        if access.ports().difference(Ne2000::PORTS).is_empty() {
+            let Some(mut state) = self.take(number) else {
+                return value;
+            };
+
+            if let Some((seat, bar)) = state.owning() {
+                let mut registers = Registers(bar.ports());
+
+                value = registers.read(access);
+                value = seat.model.read(access, value, &mut registers);
+            }
+            self.accessed(&mut state);
+        }
+        trace::access(
+            &self.device,
+            number.get(),
+            route as u8,
+            false,
+            access.port(),
+            access.width().bytes(),
+            value,
+        );
+        value
+    }
+
+    /// A guest writes to a port. May sleep.
+    pub(crate) fn write(&self, number: Number, route: Route, access: Access, value: u32) {
+        self.statistics.accesses(route).add(1);
+        self.statistics_of(number).accesses(route).add(1);
+        trace::access(
+            &self.device,
+            number.get(),
+            route as u8,
+            true,
+            access.port(),
+            access.width().bytes(),
+            value,
+        );
+        if !access.ports().difference(Ne2000::PORTS).is_empty() {
+            return;
+        }
+
+        let Some(mut state) = self.take(number) else {
+            return;
+        };
+
+        if let Some((seat, bar)) = state.owning() {
+            let mut registers = Registers(bar.ports());
+            // An NE2000 does no DMA but on the card.
+            let verdict = seat.model.check(access, value, &());
+
+            if verdict.allows() {
+                registers.write(access, value);
+                let _ = seat.model.wrote(access, value, verdict, &mut registers);
+            } else {
+                self.statistics.denied.add(1);
+                seat.statistics.denied.add(1);
+                trace::denied(
+                    &self.device,
+                    number.get(),
+                    access.port(),
+                    access.width().bytes(),
+                    value,
+                );
+            }
+        }
+        self.accessed(&mut state);
+    }
+
+    /// The owner has accessed the card.
+    fn accessed(&self, state: &mut State) {
+        if let Some((seat, _)) = state.owning() {
+            seat.accesses += 1;
+            seat.statistics.model_updates.add(1);
+            self.statistics.model_updates.add(1);
+        }
+        self.follow(state);
+        if state.is_wanted {
+            self.advance(state);
+        }
+    }
+
+    /// Shows the ports whose accesses exit, of a guest.
+    ///
+    /// # Errors
+    ///
+    /// `EFBIG`: it does not fit.
+    pub(crate) fn show_exiting(&self, number: Number, out: &mut Formatter<'_>) -> Result {
+        let ports = match self.state.lock().seats.get(number) {
+            Some(seat) => seat.exiting(),
+            None => return Ok(()),
+        };
+        let mut first = true;
+        let mut port = 0;
+
+        while port < u16::from(u8::MAX) {
+            let span = (port..=u16::from(u8::MAX))
+                .take_while(|&port| u8::try_from(port).is_ok_and(|port| ports.contains(port)))
+                .count() as u16;
+
+            if span != 0 {
+                let separator = if first { "" } else { " " };
+                let last = port + span - 1;
+
+                write!(out, "{separator}0x{port:02x}-0x{last:02x}").map_err(|_| EFBIG)?;
+                first = false;
+            }
+            port += span + 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a guest has the card.
+    pub(crate) fn is_owner(&self, number: Number) -> bool {
+        self.state.lock().owner() == Some(number)
+    }
+
+    /// The driver goes: nobody has the card any more. It is left as after a reset. May sleep.
+    pub(crate) fn end(&self) {
+        let mut state = self.state.lock();
+
+        state.is_gone = true;
+        self.interrupts.set_owner(None);
+        // QEMU's has a PROM that guests can write to.
+        if let Ok(mut seat) = Seat::new(
+            Number::First,
+            self.prom,
+            self.quirks,
+            self.of_guests.get(Number::First).clone(),
+        ) {
+            seat.model
+                .restore(&seat.context, &mut Registers(state.bar.ports()));
+        }
+        Registers(state.bar.ports()).stop();
+    }
+}
+
+/// How the card is taken from a guest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// What belongs to it is saved.
+    Saved,
+    /// It is lost.
+    Reset,
+}
+
+impl Run for Card {
+    fn run(&self) {
+        self.advance(&mut self.state.lock());
+    }
+}
+
+/// The station address PROM of a guest: the first has the card's address, the others one each that is
+/// administered locally and differs in its last byte.
+fn station(prom: &Prom, number: Number) -> Prom {
+    /// Bit of the first byte: not assigned by the vendor (IEEE 802, "U/L").
+    const LOCAL: u8 = 0x02;
+
+    let mut prom = *prom;
+
+    if number != Number::First {
+        // Each word has a byte of the address twice.
+        let [first, _, _, _, _, last, ..] = &mut prom;
+
+        for byte in first {
+            *byte |= LOCAL;
+        }
+        for byte in last {
+            *byte = byte.wrapping_add(number.get());
+        }
+    }
+    prom
+}
