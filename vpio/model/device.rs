@@ -82,9 +82,11 @@ pub enum Reuse {
 /// after each call that may change them; all ports of a guest that does not own the device are
 /// hooked, and its accesses wait. A hooked write goes through [`Self::check`], to the device, and to
 /// [`Self::wrote`]; a hooked read to the device and through [`Self::read`]. None of these sleeps.
-pub trait DeviceModel {
+///
+/// It is only data, so the lock that it is behind can be taken by any thread.
+pub trait DeviceModel: Send {
     /// What belongs to a guest while another has the device.
-    type Context;
+    type Context: Send;
 
     /// The ports that the device decodes, all of them.
     const PORTS: PortSet;
