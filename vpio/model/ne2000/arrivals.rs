@@ -51,8 +51,8 @@ use super::{
 const FRAME_WORDS: usize = MAX_LEN.div_ceil(2) as usize;
 /// Words in a page.
 const PAGE_WORDS: usize = (PAGE_SIZE / 2) as usize;
-/// The least that the count of a header is for a frame with a destination.
-const MIN_COUNT: u16 = HEADER_LEN.saturating_add(ADDRESS_LEN as u16);
+/// The least that the count in a header is: the header itself and a destination.
+const MIN_COUNT: u16 = 10;
 /// A table that has all groups.
 const ALL_GROUPS: u8 = u8::MAX;
 
@@ -63,6 +63,15 @@ pub trait Others {
 
     /// A frame came for a destination that they want. Each gets it that does.
     fn receive(&mut self, frame: &Frame<'_>);
+
+    /// Whether frames are held for the guest that has the card, for there was no room in its ring when
+    /// it did not. What comes for it now must not overtake them.
+    fn hold_own(&self) -> bool {
+        false
+    }
+
+    /// A frame came for the guest that has the card, to be held with the others. It is hidden.
+    fn receive_own(&mut self, _: &Frame<'_>) {}
 }
 
 /// Room for a frame on its way to others, of 1.5 KiB.
@@ -237,15 +246,27 @@ fn share_out(
 
         // At most one for each page.
         arrivals.frames = arrivals.frames.saturating_add(1);
-        if status & RSR_PRX != 0 && others.want(destination) {
+
+        let is_good = status & RSR_PRX != 0;
+        let is_wanted = is_good && others.want(destination);
+        let is_own = filter.accepts(destination);
+        let mut is_shown = is_own;
+
+        if is_wanted || is_good && is_own && others.hold_own() {
             let len = count.saturating_sub(HEADER_LEN);
 
             if let Some(frame) = read(frame, len, buffer, ram) {
-                others.receive(&frame);
-                arrivals.for_others = arrivals.for_others.saturating_add(1);
+                if is_wanted {
+                    others.receive(&frame);
+                    arrivals.for_others = arrivals.for_others.saturating_add(1);
+                }
+                if is_own && others.hold_own() {
+                    others.receive_own(&frame);
+                    is_shown = false;
+                }
             }
         }
-        if !filter.accepts(destination) {
+        if !is_shown {
             hide(frame, ram);
             arrivals.hidden = arrivals.hidden.saturating_add(1);
         }
@@ -345,8 +366,8 @@ impl Ne2000 {
             && (RESETS.contains(port) || port == CURR && self.command & cr::PS == cr::PAGE1)
     }
 
-    /// Whether this write lets the guest free, or lose, frames that nobody has looked at:
-    /// [`Self::share_out`] comes before it.
+    /// Whether this write lets the guest free, or lose, frames that nobody has looked at, or changes
+    /// which of them are for the guest: [`Self::share_out`] comes before it.
     #[inline]
     pub fn write_exposes(&self, access: Access, value: u32) -> bool {
         if self.sharing == Sharing::Alone || access.width() != Width::Byte {
@@ -355,8 +376,7 @@ impl Ne2000 {
 
         match (access.port(), self.command & cr::PS) {
             (CR, _) => value & u32::from(cr::STP) != 0,
-            (PSTART | PSTOP | BNRY, 0) => true,
-            (CURR, cr::PAGE1) => true,
+            (PSTART | PSTOP | BNRY | RCR, 0) | (PAR0..=MAR7, cr::PAGE1) => true,
             _ => false,
         }
     }
@@ -416,7 +436,7 @@ impl Ne2000 {
                     multicast,
                 };
             }
-            Sharing::Shared { .. } | Sharing::Alone => (),
+            Sharing::Shared { .. } | Sharing::Alone => card.write8(CR, cr::ABORT | paused.run),
             Sharing::Announced => {
                 let mut multicast = [0; 8];
 
@@ -485,6 +505,10 @@ impl Ne2000 {
         let (address, left) = self.remote(card);
         let status = card.read8(ISR);
 
+        // QEMU's card runs on after a reset, and shows that until the next command to start.
+        if run == cr::STA {
+            self.pending |= status & isr::RST;
+        }
         card.write8(CR, cr::ABORT | run);
         if !self.known.contains(Known::CONFIGURATION) {
             self.read_back(run, card);

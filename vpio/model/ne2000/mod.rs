@@ -16,6 +16,7 @@
 pub mod arrivals;
 pub mod context;
 pub mod filter;
+pub mod held_frames;
 pub mod memory;
 mod quirks;
 pub mod register;

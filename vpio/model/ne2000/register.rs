@@ -53,6 +53,8 @@ pub const PAR0: u8 = 0x01;
 pub const CURR: u8 = 0x07;
 /// Page 1: first byte of the multicast hash table.
 pub const MAR0: u8 = 0x08;
+/// Page 1: last byte of the multicast hash table.
+pub const MAR7: u8 = 0x0f;
 
 /// Card RAM passes through here, by remote DMA; the seven ports after it are the same.
 pub const DATA: u8 = 0x10;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! An NE2000 as its data sheets have it, where QEMU's is simpler: page 2 shows what was written, a
-//! stop raises RST, CRDA is loaded when a remote DMA starts, and sending takes time.
+//! stop raises RST, CRDA is loaded when a remote DMA starts, sending takes time, and to be promiscuous
+//! concerns stations only.
 
 use crate::model::access::Access;
 use crate::model::card::Card;
-use crate::model::ne2000::register::{cr, isr, *};
+use crate::model::frame::Address;
+use crate::model::ne2000::register::{cr, isr, rcr, *};
 
 /// The card.
 pub(crate) struct Dp8390 {
@@ -73,6 +75,69 @@ impl Dp8390 {
         self.status |= isr::OVW;
     }
 
+    fn page(&self, port: u8) -> usize {
+        usize::from(self.page0[usize::from(port)])
+    }
+
+    /// Whether the receive filter lets the frame in.
+    fn accepts(&self, destination: [u8; 6]) -> bool {
+        let config = self.page0[usize::from(RCR)];
+
+        if destination == [0xff; 6] {
+            return config & rcr::AB != 0;
+        }
+        if destination[0] & 1 != 0 {
+            let hash = usize::from(Address(destination).multicast_hash());
+            let table = &self.page1[usize::from(MAR0)..];
+
+            return config & rcr::AM != 0 && table[hash / 8] >> (hash % 8) & 1 != 0;
+        }
+        config & rcr::PRO != 0 || destination == self.page1[1..7]
+    }
+
+    /// A frame arrives. Answers whether it is in the ring.
+    pub(crate) fn arrive(&mut self, frame: &[u8]) -> bool {
+        let (start, stop) = (self.page(PSTART), self.page(PSTOP));
+        let current = usize::from(self.page1[usize::from(CURR)]);
+        let boundary = self.page(BNRY);
+        let pages = (frame.len() + 8).div_ceil(256);
+        let free = if current < boundary {
+            boundary - current
+        } else {
+            (stop - start) - (current - boundary)
+        };
+
+        if self.command & cr::STP != 0
+            || self.page0[usize::from(RCR)] & rcr::MON != 0
+            || !self.accepts(frame[..6].try_into().unwrap())
+            || pages >= free
+        {
+            return false;
+        }
+
+        let next = current + pages;
+        let next = if next >= stop {
+            next - (stop - start)
+        } else {
+            next
+        };
+        let [low, high, ..] = (frame.len() + 4).to_le_bytes();
+        let status = if frame[0] & 1 != 0 { 0x21 } else { 0x01 };
+        let header = [status, u8::try_from(next).unwrap(), low, high];
+        let mut at = current << 8;
+
+        for byte in header.iter().chain(frame) {
+            self.memory[at] = *byte;
+            at += 1;
+            if at == stop << 8 {
+                at = start << 8;
+            }
+        }
+        self.page1[usize::from(CURR)] = header[1];
+        self.status |= isr::PRX;
+        true
+    }
+
     fn step(&mut self) {
         self.current += 1;
         if self.current == u16::from(self.page0[usize::from(PSTOP)]) << 8 {
@@ -85,7 +150,8 @@ impl Dp8390 {
     }
 
     fn start(&mut self, value: u8) {
-        self.command = value & !cr::TXP | self.command & value & cr::TXP;
+        // What is being sent goes on, whatever is written.
+        self.command = value & !cr::TXP | self.command & cr::TXP;
         if value & cr::STP != 0 {
             self.status |= isr::RST;
         } else {

@@ -282,7 +282,7 @@ fn the_card_changes_hands_between_transactions() {
     assert_eq!(guest.reuse(), Reuse::Busy(Busy::Transmitting));
 
     let mut context = Context::new([[0; 2]; 16]);
-    let before = context.clone();
+    let before = context;
 
     assert_eq!(
         guest.model.save(&mut context, &mut guest.card),

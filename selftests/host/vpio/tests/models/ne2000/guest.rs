@@ -57,6 +57,12 @@ pub(crate) enum Op {
     /// A frame of so many bytes arrives.
     Frame(u16),
     Relax,
+    /// Others share the card.
+    Share,
+    /// They do no longer.
+    Unshare,
+    /// After so many accesses, somebody looks at what has come.
+    Look(u8),
     /// Somebody else wants the card, and has it for a moment. Meanwhile, so many frames arrive.
     HandOver {
         in_mid_transfer: bool,
@@ -150,6 +156,9 @@ pub(crate) fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Reset),
         4 => (60u16..=1514).prop_map(Op::Frame),
         4 => Just(Op::Relax),
+        3 => Just(Op::Share),
+        1 => Just(Op::Unshare),
+        4 => (0u8..60).prop_map(Op::Look),
         6 => hand_over,
     ]
 }

@@ -14,7 +14,7 @@ use crate::dp8390::Dp8390;
 use crate::qtest::{self, QemuCard};
 
 impl Nic for QemuCard {
-    const RECEIVES: bool = true;
+    const IS_IMMEDIATE: bool = false;
 
     fn asserts_interrupt(&mut self) -> bool {
         QemuCard::asserts_interrupt(self)
@@ -34,20 +34,24 @@ impl Nic for QemuCard {
 }
 
 impl Nic for Dp8390 {
-    const RECEIVES: bool = false;
+    const IS_IMMEDIATE: bool = true;
 
     fn asserts_interrupt(&mut self) -> bool {
         Dp8390::asserts_interrupt(self)
     }
 
-    fn deliver(&mut self, _: &[u8]) {}
+    fn deliver(&mut self, frame: &[u8]) {
+        assert!(self.arrive(frame), "there was room");
+    }
 
     fn finish(&mut self) -> Vec<u8> {
         Dp8390::finish(self);
         self.sent.pop().unwrap()
     }
 
-    fn wait(&mut self, _: impl FnMut(&mut Self) -> bool) {}
+    fn wait(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
+        assert!(done(self));
+    }
 }
 
 /// The same steps on both cards of a pair.

@@ -2,8 +2,11 @@
 
 //! The NE2000.
 
+mod arrivals;
 mod decisions;
 mod faults;
 mod guest;
+mod held_frames;
+mod hostile_ring;
 mod lockstep;
 mod pair;

@@ -6,7 +6,8 @@
 use crate::model::access::{Access, Width};
 use crate::model::card::Card;
 use crate::model::device::{Attention, DeviceModel, Reuse, Verdict};
-use crate::model::frame::Frame;
+use crate::model::frame::{Address, Frame};
+use crate::model::ne2000::arrivals::{Arrivals, Buffer, Others};
 use crate::model::ne2000::context::{Context, Received};
 use crate::model::ne2000::memory::PacketMemory;
 use crate::model::ne2000::register::{cr, isr, *};
@@ -17,8 +18,8 @@ use crate::shared::Shared;
 
 /// An NE2000 to test with.
 pub(crate) trait Nic: Card {
-    /// Whether frames can be sent to it.
-    const RECEIVES: bool;
+    /// Whether a frame on its wire has arrived at once.
+    const IS_IMMEDIATE: bool;
 
     /// Its interrupt line.
     fn asserts_interrupt(&mut self) -> bool;
@@ -31,6 +32,20 @@ pub(crate) trait Nic: Card {
 
     /// Tells others what time it is, while `done` is not what has happened.
     fn wait(&mut self, done: impl FnMut(&mut Self) -> bool);
+}
+
+/// Other guests that want everything.
+#[derive(Default)]
+struct Collector(Vec<Vec<u8>>);
+
+impl Others for Collector {
+    fn want(&self, _: Address) -> bool {
+        true
+    }
+
+    fn receive(&mut self, frame: &Frame<'_>) {
+        self.0.push(frame.bytes().collect());
+    }
 }
 
 /// Two of them.
@@ -54,8 +69,21 @@ pub(crate) struct Pair<C> {
     /// Frames that arrive meanwhile.
     frames: u8,
     serial: u16,
+    /// Whether others share the card.
+    is_shared: bool,
+    /// Whether the card receives for them already.
+    receives: bool,
+    /// After how many accesses somebody looks at what has come.
+    look: Option<u8>,
+    /// What others got.
+    others: Collector,
+    /// What they should have got.
+    expected: Vec<Vec<u8>>,
+    buffer: Buffer,
     /// How often the card has changed hands.
     pub(crate) hand_overs: u32,
+    /// How many frames others have got.
+    pub(crate) shared_frames: usize,
 }
 
 impl<C: Nic> Pair<C> {
@@ -87,7 +115,14 @@ impl<C: Nic> Pair<C> {
             delay: 0,
             frames: 0,
             serial: 0,
+            is_shared: false,
+            receives: false,
+            look: None,
+            others: Collector::default(),
+            expected: vec![],
+            buffer: Buffer::new(),
             hand_overs: 0,
+            shared_frames: 0,
         }
     }
 
@@ -103,12 +138,14 @@ impl<C: Nic> Pair<C> {
 
     fn output(&mut self, access: Access, value: u32) {
         self.try_hand_over();
+        self.try_look(self.shared.model.write_exposes(access, value));
         self.own.write(access, value);
         assert_eq!(self.shared.output(access, value, &()), Verdict::Allow);
     }
 
     fn input(&mut self, access: Access) -> u32 {
         self.try_hand_over();
+        self.try_look(self.shared.model.read_exposes(access));
 
         let own = self.own.read(access);
 
@@ -164,6 +201,14 @@ impl<C: Nic> Pair<C> {
         }
         assert_eq!(card.read8(CR) & cr::TXP, 0, "in the middle of a frame");
         model.save(&mut self.context, card).unwrap();
+        if self.receives {
+            let arrivals = self.context.share_out(&mut self.others, &mut self.buffer);
+
+            self.check(arrivals);
+        }
+        self.receives = self.is_shared;
+
+        let Shared { card, .. } = &mut self.shared;
 
         // What the model thinks of its card is what the guest would see on its own.
         let registers = self.context.registers;
@@ -194,6 +239,56 @@ impl<C: Nic> Pair<C> {
         assert!(model.hooked().contains(CR), "followed closely");
         self.wanted = None;
         self.hand_overs += 1;
+    }
+
+    /// Looks at what has come, if it is time or has to be.
+    fn try_look(&mut self, has_to_be: bool) {
+        match &mut self.look {
+            Some(0) => self.look = None,
+            Some(accesses) => {
+                *accesses -= 1;
+                if !has_to_be {
+                    return;
+                }
+            }
+            None if has_to_be => (),
+            None => return,
+        }
+        self.look();
+    }
+
+    /// Looks at what has come. Nothing is hidden from a guest that would have received it.
+    fn look(&mut self) {
+        let is_started = self.own.read8(CR) & cr::STP == 0;
+        let Shared { card, model, .. } = &mut self.shared;
+        let result = model.share_out(&mut self.others, &mut self.buffer, card);
+
+        match result {
+            Ok(arrivals) => {
+                self.receives |= self.is_shared && is_started;
+                assert!(self.receives || arrivals == Arrivals::default());
+                self.check(arrivals);
+            }
+            Err(busy) => assert!(!self.receives, "{busy:?}"),
+        }
+    }
+
+    /// What others got is what has come.
+    fn check(&mut self, arrivals: Arrivals) {
+        let frames = u32::try_from(self.others.0.len()).unwrap();
+
+        assert_eq!(
+            arrivals,
+            Arrivals {
+                frames,
+                for_others: frames,
+                ..Arrivals::default()
+            }
+        );
+        assert_eq!(self.others.0, self.expected);
+        self.shared_frames += self.others.0.len();
+        self.others.0.clear();
+        self.expected.clear();
     }
 
     /// A frame that is accepted by both.
@@ -232,7 +327,7 @@ impl<C: Nic> Pair<C> {
     fn receive_away(&mut self) {
         // Whether it has arrived is only to be seen on another page, and giving a command again that
         // starts remote DMA would start it again.
-        if !C::RECEIVES || !self.has_room() || self.own.read8(CR) & cr::ABORT == 0 {
+        if !self.has_room() || self.own.read8(CR) & (cr::ABORT | cr::STP) != cr::ABORT {
             return;
         }
 
@@ -455,6 +550,25 @@ impl<C: Nic> Pair<C> {
                     model.attend(Attention::Relaxed, card);
                 }
             }
+            Op::Share => {
+                let Shared { card, model, .. } = &mut self.shared;
+
+                model.share(card);
+                self.is_shared = true;
+            }
+            Op::Unshare => {
+                if self.is_shared {
+                    self.look();
+                }
+
+                let Shared { card, model, .. } = &mut self.shared;
+
+                if model.unshare(card).is_ok() {
+                    self.is_shared = false;
+                    self.receives = false;
+                }
+            }
+            Op::Look(accesses) => self.look = Some(*accesses),
             Op::HandOver {
                 in_mid_transfer,
                 is_quiet,
@@ -477,7 +591,7 @@ impl<C: Nic> Pair<C> {
 
     /// A frame arrives.
     fn receive(&mut self, size: u16) {
-        if !C::RECEIVES || !self.has_room() {
+        if !self.has_room() {
             return;
         }
 
@@ -490,6 +604,9 @@ impl<C: Nic> Pair<C> {
         for card in [&mut self.own, &mut self.shared.card] {
             card.deliver(&frame);
             arrived(card, before);
+        }
+        if self.receives {
+            self.expected.push(frame);
         }
         self.command(cr::PAGE1 | cr::STA);
         self.pages.current = self.in8(CURR);
@@ -506,6 +623,7 @@ impl<C: Nic> Pair<C> {
     /// Everything, to the last byte of RAM.
     pub(crate) fn compare(&mut self) {
         self.read_state();
+        self.look();
 
         let mut own = PacketMemory::new();
         let mut shared = PacketMemory::new();
@@ -519,7 +637,7 @@ impl<C: Nic> Pair<C> {
 const CLOSE: crate::model::ports::PortSet = REGISTERS.union(RESETS);
 
 /// Waits for a frame, behind the guest's back: all but the selected page stays the same.
-fn arrived(card: &mut impl Nic, before: u8) {
+pub(super) fn arrived(card: &mut impl Nic, before: u8) {
     let command = card.read8(CR);
 
     assert_eq!(command & cr::ABORT, cr::ABORT);
