@@ -80,10 +80,13 @@ impl Card for Fickle {
         }
     }
 
-    // Card RAM is not what the model decides by.
+    // Of card RAM, the model decides by the header of a frame and by its destination alone. Frames have
+    // few pages.
     fn read_words(&mut self, _: u8, data: &mut [[u8; 2]]) {
-        for word in data.iter_mut().take(4) {
-            *word = [self.random.byte(); 2];
+        for (number, word) in data.iter_mut().take(5).enumerate() {
+            let [first, second, few, ..] = self.random.dword().to_le_bytes();
+
+            *word = [first, if number == 1 { few & 3 } else { second }];
         }
     }
 

@@ -7,8 +7,10 @@ use crate::model::access::Access;
 use crate::model::card::Card;
 use crate::model::device::{Attention, DeviceModel, Reuse, Verdict};
 use crate::model::dma::{Channel, Channels, Direction, GuestMemory, OnDenied};
-use crate::model::frame::Frame;
+use crate::model::frame::{Address, Frame};
+use crate::model::ne2000::arrivals::{Arrivals, Buffer, Others};
 use crate::model::ne2000::context::{self, Received};
+use crate::model::ne2000::held_frames::HeldFrames;
 use crate::model::ne2000::register::{DATA, RESETS};
 use crate::model::ne2000::{Ne2000, Quirks};
 use crate::model::ports::PortSet;
@@ -95,6 +97,48 @@ fn deliver<M: DeviceModel>(
     (verdict, over)
 }
 
+/// Bytes for frames that are held.
+const HELD: usize = 4000;
+
+/// The other guests, which hold what they get, and what is held for the one that has the card.
+struct Rest<'a> {
+    /// Which destinations are wanted.
+    taste: u8,
+    theirs: HeldFrames<&'a mut [u8]>,
+    own: HeldFrames<&'a mut [u8]>,
+}
+
+impl Others for Rest<'_> {
+    fn want(&self, destination: Address) -> bool {
+        destination.0[0] & 7 > self.taste & 7
+    }
+
+    fn receive(&mut self, frame: &Frame<'_>) {
+        self.theirs.hold(frame);
+    }
+
+    fn hold_own(&self) -> bool {
+        !self.own.is_empty()
+    }
+
+    fn receive_own(&mut self, frame: &Frame<'_>) {
+        self.own.hold(frame);
+    }
+}
+
+/// What must hold of what was found in a ring.
+fn found(arrivals: Arrivals, digest: &mut Digest) {
+    let Arrivals {
+        frames,
+        for_others,
+        hidden,
+        ..
+    } = arrivals;
+
+    assert!(frames <= 64 && for_others <= frames && hidden <= frames);
+    digest.add(frames << 16 | for_others << 8 | hidden);
+}
+
 /// Events for the NE2000. Answers a number that is the same if all was the same.
 ///
 /// # Panics
@@ -110,6 +154,13 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
         stop_raises_rst: false,
     });
     let bytes = [0xff; 1514];
+    let (mut theirs, mut own) = ([0; HELD], [0; HELD]);
+    let mut rest = Rest {
+        taste: 0,
+        theirs: HeldFrames::new(&mut theirs),
+        own: HeldFrames::new(&mut own),
+    };
+    let mut buffer = Buffer::new();
 
     for event in 0..events {
         if random.next() % OTHERS != 0 {
@@ -118,10 +169,38 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
 
             assert!(!matches!(verdict, Verdict::Start(_)) && over.is_empty());
         } else if random.next() % MOVES != 0 {
-            match random.next() & 7 {
+            match random.next() & 15 {
                 0 => model.attend(Attention::Relaxed, &mut card),
                 4 => model.quiet(&mut card),
                 1 => model.attend(Attention::Close, &mut card),
+                5 => model.share(&mut card),
+                6 => digest.add(u64::from(model.unshare(&mut card).is_ok())),
+                7..=9 => {
+                    rest.taste = random.byte();
+                    // Busy is an answer, too.
+                    if let Ok(arrivals) = model.share_out(&mut rest, &mut buffer, &mut card) {
+                        found(arrivals, &mut digest);
+                    }
+                }
+                10 => {
+                    let full = random.byte();
+                    let delivered = rest.theirs.deliver(|frame| {
+                        if frame.destination().0[0] < full {
+                            Received::Full
+                        } else {
+                            context.receive(frame)
+                        }
+                    });
+
+                    digest.add(u64::from(delivered));
+                    digest.add(rest.theirs.lost());
+                }
+                11 => {
+                    if let Some(frame) = Frame::new(&bytes[..6 + usize::from(random.byte())]) {
+                        rest.own.hold(&frame);
+                    }
+                }
+                12 => rest.own.clear(),
                 2 => digest.add(u64::from(model.owes_interrupt())),
                 _ => digest.add(u64::from(model.reuse(&mut card) == Reuse::Now)),
             }
@@ -143,6 +222,7 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
         } else {
             // Busy is an answer, too.
             digest.add(u64::from(model.save(&mut context, &mut card).is_ok()));
+            found(context.share_out(&mut rest, &mut buffer), &mut digest);
             model = Ne2000::new(Quirks {
                 page_2_is_readable: random.next() & 1 != 0,
                 stop_raises_rst: false,
