@@ -46,6 +46,7 @@ use pdio::{
         Support,
         Vm, //
     },
+    task::Thread,
     trace::vpio as trace,
     work::{
         Run,
@@ -70,7 +71,15 @@ use crate::{
             Reuse,
             QUIET_US, //
         },
+        frame::{
+            Address,
+            Frame, //
+        },
         ne2000::{
+            arrivals::{
+                self,
+                Buffer, //
+            },
             Ne2000,
             Quirks, //
         },
@@ -98,6 +107,10 @@ use crate::{
 /// Milliseconds after which whoever waits for the card looks for himself.
 const LOOK_MS: u32 = 50;
 
+/// Milliseconds between looks at what came for guests that share the card, if its owner does not look
+/// itself: within that, frames of 25,000 bytes come, twice as many as the ring of Linux's driver has.
+const ROUND_MS: u32 = 10;
+
 /// What the lock of the card is for.
 struct State {
     bar: IoBar,
@@ -105,10 +118,63 @@ struct State {
     turns: Turns<GUESTS_MAX>,
     /// Whether somebody wants the card who does not have it.
     is_wanted: bool,
-    /// How many accesses the owner had made when it began to be followed closely, and when that was.
-    followed: Option<(u64, u64)>,
+    /// Since when the owner is followed closely. None: it is not.
+    followed: Option<Followed>,
+    buffer: KBox<Buffer>,
     /// Nobody opens it any more.
     is_gone: bool,
+}
+
+/// How far a guest was when it began to be followed closely, or made its last access since.
+#[derive(Clone, Copy)]
+struct Followed {
+    /// How many accesses it had made.
+    accesses: u64,
+    /// Microseconds for which its virtual CPU had run.
+    ran_us: u64,
+}
+
+impl Followed {
+    /// As it is now.
+    fn now(seat: &Seat) -> Self {
+        Self {
+            accesses: seat.accesses,
+            ran_us: seat.thread.as_ref().map_or(0, Thread::ran_us),
+        }
+    }
+
+    /// Whether the guest has run since, and made no access, for so long that it is not about to: or has
+    /// nothing to run for, its virtual CPU being halted, which drivers do not do in mid-transaction.
+    fn is_quiet(self, seat: &Seat) -> bool {
+        let is_quiet = |thread: &Thread| {
+            thread.is_waiting()
+                || thread.ran_us().saturating_sub(self.ran_us) >= u64::from(QUIET_US)
+        };
+
+        self.accesses == seat.accesses && seat.thread.as_ref().is_none_or(is_quiet)
+    }
+}
+
+/// The guests that do not have the card.
+struct Others<'a> {
+    seats: &'a mut PerGuest<Option<Seat>>,
+    statistics: &'a Statistics,
+}
+
+impl arrivals::Others for Others<'_> {
+    fn want(&self, destination: Address) -> bool {
+        let mut seats = self.seats.iter().filter_map(|(_, seat)| seat.as_ref());
+
+        seats.any(|seat| seat.wants(destination))
+    }
+
+    fn receive(&mut self, frame: &Frame<'_>) {
+        for seat in self.seats.values_mut().flatten() {
+            if seat.wants(frame.destination()) {
+                seat.receive(frame, self.statistics);
+            }
+        }
+    }
 }
 
 impl State {
@@ -189,6 +255,7 @@ impl Card {
             return Err(ENODEV);
         }
 
+        let buffer = KBox::new(Buffer::new(), GFP_KERNEL)?;
         let mut registers = Registers(bar.ports());
         let Some(quirks) = Quirks::probe(&mut registers) else {
             dev_err!(
@@ -226,6 +293,7 @@ impl Card {
                     turns: Turns::new(),
                     is_wanted: false,
                     followed: None,
+                    buffer,
                     is_gone: false,
                 }),
                 turned <- EventCount::new(),
@@ -370,6 +438,7 @@ impl Card {
 
         seat.slot = Some(slot);
         seat.reset();
+        self.settle_sharing(&mut state);
         Ok(())
     }
 
@@ -383,12 +452,15 @@ impl Card {
             let slot = seat.slot.take();
 
             seat.place = None;
+            seat.thread = None;
+            seat.owed = false;
             seat.reset();
             if let Some(slot) = slot {
                 state.turns.leave(slot);
             }
         }
         self.interrupts.set_owed(number, false);
+        self.settle_sharing(&mut state);
         self.advance(&mut state);
         self.turned.add();
     }
@@ -414,12 +486,105 @@ impl Card {
 
         self.stop(&mut state, number);
         if let Some(seat) = state.seats.get_mut(number) {
+            seat.owed = false;
             seat.reset();
         }
+        self.interrupts.set_owed(number, false);
         if has_card {
             self.replay(&mut state, number);
         }
-        self.interrupts.set_owed(number, false);
+        self.settle_sharing(&mut state);
+    }
+
+    /// Tells the models whether others share the card with their guests.
+    fn settle_sharing(&self, state: &mut State) {
+        let is_shared = state.turns.guests() > 1;
+        let owner = state.owner();
+        let State { seats, bar, .. } = &mut *state;
+        let mut registers = Registers(bar.ports());
+
+        for seat in seats.values_mut().flatten() {
+            if seat.slot.is_none() || seat.is_shared == is_shared {
+                continue;
+            }
+            if owner == Some(seat.number()) {
+                seat.close(&self.device, &self.statistics);
+            }
+            if is_shared {
+                seat.model.share(&mut registers);
+                seat.is_shared = true;
+            } else if seat.model.unshare(&mut registers).is_ok() {
+                seat.is_shared = false;
+            }
+        }
+        // From now on the card receives for all.
+        self.share_out(state);
+        self.follow(state);
+        if is_shared {
+            self.rounds.queue(ROUND_MS);
+        }
+    }
+
+    /// Gives the others what came for them while the owner had the card, and hides it from that.
+    fn share_out(&self, state: &mut State) {
+        let Some(owner) = state.owner() else {
+            return;
+        };
+        let State {
+            seats, bar, buffer, ..
+        } = &mut *state;
+        let Some(mut seat) = seats.get_mut(owner).take() else {
+            return;
+        };
+
+        if seat.is_shared {
+            seat.close(&self.device, &self.statistics);
+
+            let mut others = Others {
+                seats,
+                statistics: &self.statistics,
+            };
+
+            // If not now, then at the owner's next access.
+            let _ = seat
+                .model
+                .share_out(&mut others, buffer, &mut Registers(bar.ports()));
+        }
+        *seats.get_mut(owner) = Some(seat);
+        self.tell_others(state);
+    }
+
+    /// Interrupts guests that do not have the card for what came to them.
+    fn tell_others(&self, state: &mut State) {
+        let owner = state.owner();
+        let now_us = self.now_us();
+        let State { seats, turns, .. } = state;
+
+        for seat in seats.values_mut().flatten() {
+            if owner == Some(seat.number()) || seat.has_news() == seat.owed {
+                continue;
+            }
+            seat.owed = !seat.owed;
+            self.interrupts.set_owed(seat.number(), seat.owed);
+            if let Some(slot) = seat.slot.filter(|_| seat.owed) {
+                turns.want(slot, now_us);
+                state.is_wanted = true;
+            }
+        }
+    }
+
+    /// Puts frames that are held for the owner into its ring, if it has room again.
+    fn refill(&self, state: &mut State) {
+        let Some((seat, bar)) = state.owning() else {
+            return;
+        };
+
+        if seat.held() == 0 || seat.model.reuse(&mut Registers(bar.ports())) != Reuse::Now {
+            return;
+        }
+        if let Some(slot) = seat.slot {
+            self.hand_over(state, slot, Manner::Saved);
+        }
     }
 
     /// The guest has the ports of the card from `first` on, or has them nowhere. May sleep.
@@ -519,6 +684,8 @@ impl Card {
         let State { seats, bar, .. } = state;
 
         if let Some(seat) = seats.get_mut(number) {
+            seat.deliver(&self.statistics);
+            trace::frames(&self.device, number.get(), seat.held());
             seat.model
                 .restore(&seat.context, &mut Registers(bar.ports()));
             seat.attention = Attention::Close;
@@ -551,13 +718,16 @@ impl Card {
                     if state.followed.take().is_some() {
                         self.follow(state);
                     }
+                    if state.turns.guests() > 1 {
+                        self.rounds.queue(ROUND_MS);
+                    }
                     return;
                 }
                 Decision::Keep {
                     again_us: Some(again_us),
                 } => again_us,
                 Decision::Follow { again_us } => {
-                    self.watch(state, now_us);
+                    self.watch(state);
                     again_us
                 }
                 Decision::HandOver { to } => {
@@ -583,21 +753,19 @@ impl Card {
     }
 
     /// The owner's turn is over: follows it, until the card can change hands.
-    fn watch(&self, state: &mut State, now_us: u64) {
+    fn watch(&self, state: &mut State) {
         let followed = state.followed;
         let Some((seat, bar)) = state.owning() else {
             return;
         };
-        let accesses = seat.accesses;
 
         match followed {
-            Some((seen, since_us)) if seen == accesses => {
-                if now_us.saturating_sub(since_us) >= u64::from(QUIET_US) {
-                    seat.model.quiet(&mut Registers(bar.ports()));
-                }
+            Some(followed) if followed.is_quiet(seat) => {
+                seat.model.quiet(&mut Registers(bar.ports()));
             }
+            Some(followed) if followed.accesses == seat.accesses => (),
             _ => {
-                state.followed = Some((accesses, now_us));
+                state.followed = Some(Followed::now(seat));
                 self.follow(state);
             }
         }
@@ -618,17 +786,27 @@ impl Card {
         };
 
         self.interrupts.set_owner(None);
-        if let Some((seat, bar)) = state.owning() {
+
+        let State {
+            seats, bar, buffer, ..
+        } = &mut *state;
+        let mut is_busy = false;
+
+        if let Some(mut seat) = from.and_then(|from| seats.get_mut(from).take()) {
             let mut registers = Registers(bar.ports());
 
             // From here on it cannot touch the card.
             seat.close(&self.device, &self.statistics);
             match manner {
                 Manner::Saved => {
-                    if seat.model.save(&mut seat.context, &mut registers).is_err() {
-                        self.follow(state);
-                        self.interrupts.set_owner(from);
-                        return false;
+                    is_busy = seat.model.save(&mut seat.context, &mut registers).is_err();
+                    if !is_busy && seat.is_shared {
+                        let mut others = Others {
+                            seats,
+                            statistics: &self.statistics,
+                        };
+
+                        seat.context.share_out(&mut others, buffer);
                     }
                 }
                 Manner::Reset => {
@@ -638,9 +816,18 @@ impl Card {
                     seat.statistics.taken_away.add(1);
                 }
             }
+            let number = seat.number();
+
+            *seats.get_mut(number) = Some(seat);
+        }
+        if is_busy {
+            self.follow(state);
+            self.interrupts.set_owner(from);
+            return false;
         }
         state.turns.given(to, self.now_us());
         self.replay(state, next);
+        self.settle_sharing(state);
 
         let ns = began.elapsed().as_nanos().unsigned_abs();
 
@@ -694,9 +881,16 @@ impl Card {
                 return value;
             };
 
+            if state
+                .owning()
+                .is_some_and(|(seat, _)| seat.model.read_exposes(access))
+            {
+                self.share_out(&mut state);
+            }
             if let Some((seat, bar)) = state.owning() {
                 let mut registers = Registers(bar.ports());
 
+                seat.accessed();
                 value = registers.read(access);
                 value = seat.model.read(access, value, &mut registers);
             }
@@ -735,8 +929,17 @@ impl Card {
             return;
         };
 
+        if state
+            .owning()
+            .is_some_and(|(seat, _)| seat.model.write_exposes(access, value))
+        {
+            self.share_out(&mut state);
+        }
         if let Some((seat, bar)) = state.owning() {
             let mut registers = Registers(bar.ports());
+
+            seat.accessed();
+
             // An NE2000 does no DMA but on the card.
             let verdict = seat.model.check(access, value, &());
 
@@ -760,12 +963,19 @@ impl Card {
 
     /// The owner has accessed the card.
     fn accessed(&self, state: &mut State) {
+        let is_shared = state.turns.guests() > 1;
+        let mut is_settled = true;
+
         if let Some((seat, _)) = state.owning() {
-            seat.accesses += 1;
             seat.statistics.model_updates.add(1);
             self.statistics.model_updates.add(1);
+            is_settled = seat.is_shared == is_shared;
         }
-        self.follow(state);
+        if is_settled {
+            self.follow(state);
+        } else {
+            self.settle_sharing(state);
+        }
         if state.is_wanted {
             self.advance(state);
         }
@@ -837,7 +1047,12 @@ enum Manner {
 
 impl Run for Card {
     fn run(&self) {
-        self.advance(&mut self.state.lock());
+        let mut state = self.state.lock();
+
+        self.share_out(&mut state);
+        self.follow(&mut state);
+        self.refill(&mut state);
+        self.advance(&mut state);
     }
 }
 

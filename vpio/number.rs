@@ -72,6 +72,11 @@ impl<T> PerGuest<T> {
         }
     }
 
+    /// All of them, to change.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut()
+    }
+
     /// All of them, with their numbers.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Number, &T)> {
         Number::ALL.into_iter().zip(&self.0)

@@ -117,24 +117,22 @@ TRACE_EVENT(vpio_interrupt,
 	TP_printk("%s guest=%u", __get_str(device), __entry->guest)
 );
 
-/* Frames for a guest that did not have the card. */
+/* A guest gets the card, and so many frames are still held for it. */
 TRACE_EVENT(vpio_frames,
-	TP_PROTO(struct device *dev, u8 guest, u32 delivered, u32 held),
-	TP_ARGS(dev, guest, delivered, held),
+	TP_PROTO(struct device *dev, u8 guest, u32 held),
+	TP_ARGS(dev, guest, held),
 	TP_STRUCT__entry(
 		__string(device, dev_name(dev))
 		__field(u8, guest)
-		__field(u32, delivered)
 		__field(u32, held)
 	),
 	TP_fast_assign(
 		__assign_str(device);
 		__entry->guest = guest;
-		__entry->delivered = delivered;
 		__entry->held = held;
 	),
-	TP_printk("%s guest=%u delivered=%u held=%u", __get_str(device),
-		  __entry->guest, __entry->delivered, __entry->held)
+	TP_printk("%s guest=%u held=%u", __get_str(device), __entry->guest,
+		  __entry->held)
 );
 
 #endif /* _VPIO_TRACE_H */

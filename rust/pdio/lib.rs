@@ -44,6 +44,7 @@ pub mod shrinker;
 pub mod sparse;
 pub mod sva;
 pub mod sysfs;
+pub mod task;
 pub mod tasklet;
 pub mod thread;
 pub mod timer;

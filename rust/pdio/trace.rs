@@ -219,13 +219,12 @@ pub mod vpio {
         }
     }
 
-    /// Frames for a guest that did not have the card: how many were put into its ring, and how many
-    /// are held for it.
+    /// A guest gets the card, and so many frames are still held for it.
     #[inline(always)]
-    pub fn frames(device: &DmaDevice, guest: u8, delivered: u32, held: u32) {
+    pub fn frames(device: &DmaDevice, guest: u8, held: u32) {
         if is_on!(__tracepoint_vpio_frames) {
             // SAFETY: The device is valid, and the event uses it during the call only.
-            unsafe { bindings::rust_do_trace_vpio_frames(device.as_raw(), guest, delivered, held) };
+            unsafe { bindings::rust_do_trace_vpio_frames(device.as_raw(), guest, held) };
         }
     }
 }
