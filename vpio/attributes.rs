@@ -11,6 +11,7 @@ use kernel::{
 };
 use pdio::{
     device::DmaDevice,
+    error::not_supported,
     kvm::Support,
     mdev::MediatedDevice,
     sysfs::{
@@ -26,6 +27,10 @@ use crate::{
     card::Card,
     guest::Guest,
     mode::Mode,
+    model::dma::{
+        OnDenied,
+        Unknown, //
+    },
     statistics::Statistics,
     tunable::OutOfRange, //
 };
@@ -79,6 +84,25 @@ const SETTINGS: &[File<Card>] = &[
             show_choice(out, Mode::shown(offered, mode), mode)
         }),
         store: Some(|card, text| card.set_mode(Mode::try_from(text)?)),
+    },
+    File {
+        name: c"on_denied",
+        show: Some(|_, out| {
+            let setting = OnDenied::Ignore.name();
+
+            show_choice(out, [setting], setting)
+        }),
+        store: Some(|card, text| match OnDenied::try_from(text) {
+            Ok(OnDenied::Ignore) => Ok(()),
+            Ok(OnDenied::MachineCheck) => {
+                dev_err!(
+                    card.device().device(),
+                    "no machine checks: the card does no DMA that could be denied\n"
+                );
+                Err(not_supported())
+            }
+            Err(Unknown) => Err(EINVAL),
+        }),
     },
     File {
         name: c"slice_us",
