@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=sh disable=SC3043 # every shell that is a /bin/sh somewhere has "local"
 #
-# What the tests of dma-map-cache have in common: results in KTAP, devices and
-# what to do with them, traffic, and a look at the kernel log.
+# What the tests of dma-map-cache have in common: devices and what to do with
+# them, traffic, and a look at the kernel log. Cases are those of ../ktap.sh.
 #
 # The test VM has its devices at fixed addresses. On any other machine they have
 # to be named, which is also the consent to lose what they carry:
@@ -13,11 +13,8 @@
 #   PDIO_TEST_DISKS="0000:00:04.0 ..."
 #	Storage controllers with one disk each. The first 64 MiB are overwritten.
 #
-# A test is a function; add_case names it, run_cases runs all that were named,
-# each in a shell of its own with -eu. It fails by `fail`, by any command that
-# does, or by what it leaves in the kernel log. Whatever it changed is undone
-# afterwards, so it does not clean up by itself. A word after the program's name
-# picks the cases whose names contain it.
+# A case fails by what it leaves in the kernel log as well. Whatever it changed is
+# undone afterwards, so it does not clean up by itself.
 
 # shellcheck disable=SC2034 # used by the tests
 strategies='premapped strict deferred batched cached persistent pool contiguous auto'
@@ -26,122 +23,41 @@ module=/sys/module/dma_map_cache/pci
 bus=/sys/bus/pci
 tracing=/sys/kernel/tracing/instances/pdio-test
 here=$(cd "$(dirname "$0")" && pwd)
-scratch=
 loaded_here=
 port=5001
-newline='
-'
-tab='	'
 
-# --- Results ---------------------------------------------------------------
+# Beside the suite, or in it once it is installed.
+for ktap in "$here/ktap.sh" "$here/../ktap.sh"; do
+	[ ! -e "$ktap" ] || break
+done
+# shellcheck source=../ktap.sh
+. "$ktap"
 
-cases=
-case_count=0
+# --- Cases -------------------------------------------------------------------
 
-# add_case NAME COMMAND...
-add_case()
+# begin_case NUMBER NAME
+begin_case()
 {
-	case_name=$1
-	shift
-	case $case_name in
-	*"$only"*) ;;
-	*) return ;;
-	esac
-	cases="$cases$case_name$tab$*$newline"
-	case_count=$((case_count + 1))
+	started=$(now_ms)
+	mark="pdio-test: $(basename "$0") $$ case $1"
+	echo "$mark: $2" >/dev/kmsg
 }
 
-# info TEXT...: a line for the reader, even from within $(...).
-info()
+# end_case: what it says about the case besides its own end.
+end_case()
 {
-	echo "# $*" >&3
-}
-
-# fail TEXT...: ends the case.
-fail()
-{
-	info "$*"
-	exit 1
-}
-
-# skip REASON...: ends the case.
-skip()
-{
-	echo "$*" >"$scratch/reason"
-	exit 4
-}
-
-# skip_all REASON...: ends the program.
-skip_all()
-{
-	echo 'KTAP version 1'
-	echo "1..0 # SKIP $*"
-	exit 4
-}
-
-# is WHAT VALUE EXPECTED
-is()
-{
-	[ "$2" = "$3" ] || fail "$1 is '$2', not '$3'"
-}
-
-# at_most WHAT VALUE LIMIT
-at_most()
-{
-	[ "$2" -le "$3" ] || fail "$1 is $2, more than $3"
-}
-
-# at_least WHAT VALUE LIMIT
-at_least()
-{
-	[ "$2" -ge "$3" ] || fail "$1 is $2, less than $3"
-}
-
-run_cases()
-{
-	echo 'KTAP version 1'
-	echo "1..$case_count"
-	number=0
-	failures=0
-	while IFS=$tab read -r case_name case_command; do
-		[ -n "$case_name" ] || continue
-		number=$((number + 1))
-		started=$(now_ms)
-		mark="pdio-test: $(basename "$0") $$ case $number"
-		echo "$mark: $case_name" >/dev/kmsg
-		: >"$scratch/reason"
-
-		set +e
-		(
-			trap - EXIT
-			set -eu
-			eval "$case_command"
-		) </dev/null
-		status=$?
-		(set -eu && clean_up) </dev/null || {
-			info "cleaning up failed"
-			status=1
-		}
-		set -e
-
-		problems=$(log_problems "$mark")
-		if [ -n "$problems" ]; then
-			echo "$problems" | sed 's/^/# kernel log: /'
-			status=1
-		fi
-		info "$((($(now_ms) - started) / 100))00 ms"
-		case $status in
-		0) echo "ok $number $case_name" ;;
-		4) echo "ok $number $case_name # SKIP $(cat "$scratch/reason")" ;;
-		*)
-			echo "not ok $number $case_name"
-			failures=$((failures + 1))
-			;;
-		esac
-	done <<-EOF_CASES
-	$cases
-	EOF_CASES
-	[ $failures -eq 0 ]
+	good=yes
+	(set -eu && clean_up) </dev/null || {
+		info "cleaning up failed"
+		good=
+	}
+	problems=$(log_problems "$mark")
+	if [ -n "$problems" ]; then
+		echo "$problems" | sed 's/^/# kernel log: /'
+		good=
+	fi
+	info "$((($(now_ms) - started) / 100))00 ms"
+	[ -n "$good" ]
 }
 
 # --- The kernel log ----------------------------------------------------------
@@ -184,30 +100,6 @@ expect_no_faults()
 		rm "$scratch/faults-expected"
 		echo 'pdio: expect nothing' >/dev/kmsg
 	fi
-}
-
-# --- Time --------------------------------------------------------------------
-
-# now_ms: milliseconds since boot, to ten.
-now_ms()
-{
-	local uptime
-
-	read -r uptime _ </proc/uptime
-	echo "${uptime%.*}${uptime#*.}0"
-}
-
-# eventually SECONDS COMMAND...: waits until COMMAND succeeds.
-eventually()
-{
-	local give_up
-
-	give_up=$(($(now_ms) + $1 * 1000))
-	shift
-	until "$@"; do
-		[ "$(now_ms)" -lt "$give_up" ] || return 1
-		sleep 0.05
-	done
 }
 
 # --- Devices -----------------------------------------------------------------
@@ -585,28 +477,6 @@ kill_tree()
 
 # --- Files -------------------------------------------------------------------
 
-# errno_of FILE TEXT: what write() of TEXT, with printf's escapes, ends with: 0 or an errno's name.
-errno_of()
-{
-	printf '%b' "$2" >"$scratch/input"
-	if LC_ALL=C dd if="$scratch/input" of="$1" bs=65536 conv=notrunc 2>"$scratch/error"; then
-		echo 0
-		return
-	fi
-	case $(head -n 1 "$scratch/error") in
-	*'Invalid argument') echo EINVAL ;;
-	*'Device or resource busy' | *'Resource busy') echo EBUSY ;;
-	*'No such device') echo ENODEV ;;
-	*'No such file or directory') echo ENOENT ;;
-	*'No space left on device') echo ENOSPC ;;
-	*'Operation not supported' | *'Not supported') echo EOPNOTSUPP ;;
-	*'Permission denied') echo EACCES ;;
-	*'Operation not permitted') echo EPERM ;;
-	*'Input/output error' | *'I/O error') echo EIO ;;
-	*) head -n 1 "$scratch/error" ;;
-	esac
-}
-
 # refuses FILE ERRNO TEXT: writing TEXT fails so, and changes nothing that can be read.
 refuses()
 {
@@ -755,14 +625,6 @@ finish()
 	exit $status
 }
 
-# need COMMAND...: ends the program if one is missing.
-need()
-{
-	for command in "$@"; do
-		command -v "$command" >/dev/null || skip_all "needs $command"
-	done
-}
-
 begin()
 {
 	[ "$(id -u)" -eq 0 ] || skip_all "needs root"
@@ -794,8 +656,6 @@ begin()
 	trap 'exit 1' HUP INT TERM
 }
 
-exec 3>&1
-only=${1:-}
 vm=
 set -eu
 begin
