@@ -19,12 +19,13 @@ pub const GUESTS_DIR: &str = "/pdio/guest";
 pub const PROGRAMS: [&str; 4] = [QEMU, "dropbear", "dbclient", "dropbearkey"];
 
 /// Modules of the machine: what hands devices to guests, and the network around them.
-pub const MODULES: [&str; 6] = [
+pub const MODULES: [&str; 7] = [
     "vfio_iommu_type1",
     "vfio_pci",
     "mdev",
     "tun",
     "bridge",
+    "e1000",
     "ne2k_pci",
 ];
 

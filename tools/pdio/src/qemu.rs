@@ -397,12 +397,13 @@ impl Machine {
     }
 }
 
-/// All on one cable. The peer is not behind the IOMMU, because that is quicker.
+/// All on one cable. The driver of the peer pads frames to what Ethernet asks for, which few do and QEMU
+/// does not: an NE2000 takes none that are shorter.
 fn cards(args: &mut Arguments) {
     for (model, slot) in [
         ("ne2k_pci", 0xb),
         ("rtl8139", 0xc),
-        ("virtio-net-pci,disable-legacy=on", 0xd),
+        ("e1000", 0xd),
     ] {
         args.pair("-netdev", format!("hubport,id=net{slot},hubid=2"));
         args.pair(
@@ -569,7 +570,7 @@ mod tests {
         for (model, address) in [
             ("ne2k_pci", CARDS[0]),
             ("rtl8139", CARDS[1]),
-            ("virtio-net", PEER),
+            ("e1000", PEER),
         ] {
             let mut words = line.split(' ');
             let word = words.find(|word| word.starts_with(model)).unwrap();

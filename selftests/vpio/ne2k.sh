@@ -1,0 +1,133 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck disable=SC3043 # every shell that is a /bin/sh somewhere has "local"
+#
+# Guests with the stock driver ne2k-pci, for each way in which they can be given an NE2000: traffic both
+# ways, the driver and the guest starting anew, and the end of QEMU at any moment, after which the card
+# has to work for the next guest.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# A guest is there for all cases of its card.
+keep_guests=yes
+
+boots()
+{
+	start_guest a "$1"
+	await_guest a
+	configure a
+}
+
+pings()
+{
+	in_guest a "ping -q -c 20 -A $peer" >"$scratch/ping"
+	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping" ||
+		fail "$(grep packets "$scratch/ping")"
+}
+
+# transfers KIND SIZE COUNT: every byte is compared where it arrives.
+transfers()
+{
+	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 || fail "$1 $2 $3"
+}
+
+both_ways()
+{
+	local size
+
+	transfers stream 1460 100
+	transfers receive 1460 100
+	# One byte less and more than fits into a frame, and odd sizes: the card moves words.
+	for size in 1 61 1459 1461 4001; do
+		transfers rr $size 5
+	done
+}
+
+reloads()
+{
+	in_guest a 'rmmod ne2k_pci && modprobe ne2k_pci'
+	configure a
+	transfers rr 1460 5
+}
+
+goes_down_and_up()
+{
+	for _ in 1 2 3; do
+		in_guest a 'ifconfig eth0 down && ifconfig eth0 up'
+	done
+	configure a
+	transfers rr 1460 5
+}
+
+reboots()
+{
+	reboot_guest a
+	configure a
+	transfers receive 1460 50
+}
+
+# kill_during COMMAND: kills QEMU when the guest has exchanged 40 frames for it.
+kill_during()
+{
+	local from
+
+	from=$(frames)
+	in_guest a "$1" 120 >/dev/null 2>&1 3>&1 &
+	eventually 60 frames_since "$from" 40 || fail 'nothing is transferred'
+	kill_guest a
+}
+
+# frames: how many the other end has received.
+frames()
+{
+	peer cat /sys/class/net/bridge/statistics/rx_packets
+}
+
+frames_since()
+{
+	[ $(($(frames) - $1)) -ge "$2" ]
+}
+
+# next_guest CARD: after the last one was killed.
+next_guest()
+{
+	boots "$1"
+	transfers rr 1460 5
+}
+
+killed_while_sending()
+{
+	kill_during "pdio-load stream $peer:$port 1460 100000 0"
+	next_guest "$1"
+}
+
+killed_while_receiving()
+{
+	kill_during "pdio-load receive $peer:$port 1460 100000 0"
+	next_guest "$1"
+}
+
+# The driver has just begun with the card.
+killed_while_loading()
+{
+	in_guest a 'rmmod ne2k_pci; while modprobe ne2k_pci && rmmod ne2k_pci; do :; done' 120 >/dev/null 2>&1 3>&1 &
+	sleep 0.7
+	kill_guest a
+	next_guest "$1"
+	kill_guest a
+}
+
+load_kvm patched
+for card in $(cards emulated passthrough trap hook direct); do
+	add_case "$card: boots" boots "$card"
+	add_case "$card: ping" pings
+	add_case "$card: transfers both ways" both_ways
+	add_case "$card: the driver is loaded again" reloads
+	add_case "$card: the interface goes down and up" goes_down_and_up
+	add_case "$card: reboots" reboots
+	add_case "$card: QEMU is killed while the guest sends" killed_while_sending "$card"
+	add_case "$card: QEMU is killed while the guest receives" killed_while_receiving "$card"
+	add_case "$card: QEMU is killed while the driver starts" killed_while_loading "$card"
+done
+run_cases
