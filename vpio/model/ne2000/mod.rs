@@ -40,6 +40,7 @@ use super::{
         Denial,
         GuestMemory, //
     },
+    frame::ADDRESS_LEN,
     ports::PortSet,
 };
 use arrivals::Sharing;
@@ -113,6 +114,8 @@ pub struct Ne2000 {
     transmit_status: Option<u8>,
     /// Whether the card receives for others as well.
     sharing: Sharing,
+    /// The guest's station address, as its PROM has it.
+    station: [u8; ADDRESS_LEN],
 }
 
 impl Ne2000 {
@@ -129,6 +132,7 @@ impl Ne2000 {
             pending: 0,
             transmit_status: None,
             sharing: Sharing::Alone,
+            station: [0; ADDRESS_LEN],
         }
     }
 
@@ -311,6 +315,42 @@ impl Ne2000 {
         }
     }
 
+    /// Puts the guest's station address back where a reset has put the card's own.
+    fn restore_station(&mut self, card: &mut impl Card) {
+        if !self.quirks.prom_is_writable {
+            return;
+        }
+        // Such a card runs on after a reset, with the same page selected.
+        if self.command & cr::PS != 0 {
+            card.write8(CR, cr::ABORT | cr::STP);
+        }
+        if !self.known.contains(Known::CONFIGURATION) {
+            self.read_back(cr::STP, card);
+        }
+
+        // To such a card, the data port leads at any time. A count that is not reached raises no RDC.
+        card.write8(DCR, DCR_WORDS);
+        for (port, byte) in (RSAR0..).zip([0, 0, u8::MAX, 0]) {
+            card.write8(port, byte);
+        }
+        card.write_words(DATA, &self.station.map(|byte| [byte, byte]));
+        card.write8(DCR, self.register(DCR));
+
+        // Remote DMA from before is dead.
+        self.set_wide(RSAR0, RSAR1, 0);
+        self.set_wide(RBCR0, RBCR1, 0);
+        self.started = false;
+        for port in RSAR0..=RBCR1 {
+            card.write8(port, 0);
+        }
+        if self.command & cr::PS != 0 {
+            if self.command & cr::STP == 0 {
+                self.pending |= isr::RST;
+            }
+            card.write8(CR, self.command);
+        }
+    }
+
     /// Gives the guest's last command to the card, of whose remote DMA `left` bytes are left, loaded
     /// to RSAR and RBCR.
     fn resume(&mut self, left: u16, card: &mut impl Card) {
@@ -411,6 +451,7 @@ impl DeviceModel for Ne2000 {
             self.transmit_status = None;
             self.command = card.read8(CR);
             self.is_substituted = false;
+            self.restore_station(card);
             self.forget();
             return value;
         }
@@ -549,6 +590,11 @@ impl DeviceModel for Ne2000 {
         remote_write(card, 0, &context.prom);
         remote_write(card, Page::FIRST.address(), context.memory.words());
 
+        for (byte, word) in self.station.iter_mut().zip(&context.prom) {
+            let [first, _] = word;
+
+            *byte = *first;
+        }
         self.attention = Attention::Close;
         self.known = Known::ALL;
         self.set_register(PSTART, registers.page_start);

@@ -4,6 +4,7 @@
 
 use super::{
     super::card::Card,
+    quiesce,
     register::{
         cr,
         isr,
@@ -12,6 +13,8 @@ use super::{
         ISR,
         PSTART, //
     },
+    remote_read,
+    remote_write,
     STOP_READS, //
 };
 
@@ -22,6 +25,8 @@ pub struct Quirks {
     pub page_2_is_readable: bool,
     /// A stop is complete when ISR shows RST, as with the DP8390; in QEMU it is complete at once.
     pub stop_raises_rst: bool,
+    /// The station address PROM can be written to, and is what it was after a reset: QEMU's.
+    pub prom_is_writable: bool,
 }
 
 impl Quirks {
@@ -43,11 +48,30 @@ impl Quirks {
         card.write8(CR, cr::ABORT | cr::STA);
         card.write8(CR, cr::ABORT | cr::STP);
 
+        let stop_raises_rst = (0..STOP_READS).any(|_| card.read8(ISR) & isr::RST != 0);
+
         Some(Self {
             page_2_is_readable,
-            stop_raises_rst: (0..STOP_READS).any(|_| card.read8(ISR) & isr::RST != 0),
+            stop_raises_rst,
+            prom_is_writable: prom_is_writable(card),
         })
     }
+}
+
+/// Whether the first word of the PROM can be changed. It is changed back.
+fn prom_is_writable(card: &mut impl Card) -> bool {
+    let mut word = [[0; 2]];
+    let mut seen = word;
+
+    quiesce(card);
+    remote_read(card, 0, &mut word);
+
+    let other = word.map(|bytes| bytes.map(|byte| !byte));
+
+    remote_write(card, 0, &other);
+    remote_read(card, 0, &mut seen);
+    remote_write(card, 0, &word);
+    seen == other
 }
 
 /// Whether page 2 shows what is written to a register of page 0. The card is stopped.

@@ -152,6 +152,7 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
     let mut model = Ne2000::new(Quirks {
         page_2_is_readable: false,
         stop_raises_rst: false,
+        prom_is_writable: false,
     });
     let bytes = [0xff; 1514];
     let (mut theirs, mut own) = ([0; HELD], [0; HELD]);
@@ -226,6 +227,7 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
             model = Ne2000::new(Quirks {
                 page_2_is_readable: random.next() & 1 != 0,
                 stop_raises_rst: false,
+                prom_is_writable: random.next() & 1 != 0,
             });
             model.restore(&context, &mut card);
         }

@@ -10,3 +10,4 @@ mod held_frames;
 mod hostile_ring;
 mod lockstep;
 mod pair;
+mod station;
