@@ -502,7 +502,14 @@ impl Card {
         let owner = state.owner();
         let State { seats, bar, .. } = &mut *state;
         let mut registers = Registers(bar.ports());
+        let is_settled = |(_, seat): (_, &Option<Seat>)| {
+            seat.as_ref()
+                .is_none_or(|seat| seat.slot.is_none() || seat.is_shared == is_shared)
+        };
 
+        if seats.iter().all(is_settled) {
+            return;
+        }
         for seat in seats.values_mut().flatten() {
             if seat.slot.is_none() || seat.is_shared == is_shared {
                 continue;
@@ -575,11 +582,16 @@ impl Card {
 
     /// Puts frames that are held for the owner into its ring, if it has room again.
     fn refill(&self, state: &mut State) {
+        let is_wanted = state.is_wanted;
         let Some((seat, bar)) = state.owning() else {
             return;
         };
 
-        if seat.held() == 0 || seat.model.reuse(&mut Registers(bar.ports())) != Reuse::Now {
+        // Whoever gets the card has its own delivered then.
+        if is_wanted
+            || seat.held() == 0
+            || seat.model.reuse(&mut Registers(bar.ports())) != Reuse::Now
+        {
             return;
         }
         if let Some(slot) = seat.slot {
@@ -737,8 +749,10 @@ impl Card {
                     now_us + u64::from(QUIET_US)
                 }
                 Decision::TakeAway { to } => {
-                    self.hand_over(state, to, Manner::Reset);
-                    continue;
+                    if self.hand_over(state, to, Manner::Reset) {
+                        continue;
+                    }
+                    now_us + u64::from(QUIET_US)
                 }
             };
 
@@ -1033,6 +1047,7 @@ impl Card {
                 .restore(&seat.context, &mut Registers(state.bar.ports()));
         }
         Registers(state.bar.ports()).stop();
+        self.interrupts.end();
     }
 }
 

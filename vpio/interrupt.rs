@@ -150,6 +150,14 @@ impl Interrupts {
         });
     }
 
+    /// Nobody will have the card any more; it is stopped. The pin is left as it was found.
+    pub(crate) fn end(&self) {
+        self.lines.with(|lines| {
+            lines.owner = None;
+            self.pin.unmask();
+        });
+    }
+
     /// Whether the guest's model has a reason for an interrupt.
     pub(crate) fn set_owed(&self, number: Number, owed: bool) {
         self.lines.with(|lines| {
