@@ -1,0 +1,275 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck disable=SC3043 # every shell that is a /bin/sh somewhere has "local"
+#
+# What vpio shows of a card and its guests in sysfs and tracefs, and what a user makes there: all of it is
+# described, starts with the values that are described, takes what is allowed and nothing else. No guest
+# runs for that.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+modprobe vpio || skip_all 'vpio does not load'
+path=$bus/devices/$ne2000/vpio
+types=$bus/devices/$ne2000/mdev_supported_types/vpio-ne2000
+mdevs=/sys/bus/mdev/devices
+described=$here/../../Documentation/ABI/testing/sysfs-bus-pci-vpio
+described_of_guest=$here/../../Documentation/ABI/testing/sysfs-bus-mdev-vpio
+guests_max=4
+
+# uuid NUMBER: of one digit.
+uuid()
+{
+	echo "7d9e1b5a-0000-4000-8000-0000000000a$1"
+}
+
+# make_guests NUMBER...
+make_guests()
+{
+	for number in "$@"; do
+		uuid "$number" >"$types/create"
+	done
+}
+
+remove_guests()
+{
+	for guest in "$mdevs"/*/remove; do
+		[ ! -e "$guest" ] || echo 1 >"$guest"
+	done
+}
+
+# refuses FILE TEXT ERRNO: writing TEXT is that, and changes nothing.
+refuses()
+{
+	local was
+
+	was=$(cat "$1")
+	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" "$3"
+	is "${1##*/} after '$2'" "$(cat "$1")" "$was"
+}
+
+# accepts FILE TEXT READS: writing TEXT works, and the file reads as READS then.
+accepts()
+{
+	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" 0
+	is "${1##*/} after '$2'" "$(cat "$1")" "$3"
+}
+
+# log_has TEXT: in the kernel log of this case.
+log_has()
+{
+	dmesg | sed -n "/pdio-test: $(basename "$0"): .*$case_name/,\$p" | grep -q "$1" || fail "the kernel log does not say: $1"
+}
+
+# --- Cases -----------------------------------------------------------------------
+
+all_is_described()
+{
+	local file name
+
+	give $ne2000 vpio
+	make_guests 1
+	[ -e "$described" ] || fail "$described is missing"
+	for file in "$path"/*; do
+		name=${file##*/}
+		[ ! -d "$file" ] || name=$name/
+		grep -q "^What:.*/vpio/$name\$" "$described" || fail "$name is not described"
+	done
+	for file in "$path"/statistics/* "$mdevs/$(uuid 1)"/vpio/statistics/*; do
+		grep -q "^	*${file##*/} " "$described" || fail "statistics/${file##*/} is not described"
+	done
+	for file in "$mdevs/$(uuid 1)"/vpio/*; do
+		name=${file##*/}
+		[ ! -d "$file" ] || name=$name/
+		grep -q "^What:.*/vpio/$name\$" "$described_of_guest" || fail "$name of a guest is not described"
+	done
+	remove_guests
+}
+
+starts_with_defaults()
+{
+	local file
+
+	is mode "$(cat "$path/mode")" '[trap]'
+	is on_denied "$(cat "$path/on_denied")" '[ignore]'
+	is slice_us "$(cat "$path/slice_us")" 20000
+	is patience_us "$(cat "$path/patience_us")" 200000
+	for file in "$path"/statistics/*; do
+		is "${file##*/}" "$(cat "$file")" 0
+		is "mode of ${file##*/}" "$(stat -c %a "$file")" 444
+	done
+	is available_instances "$(cat "$types/available_instances")" $guests_max
+	is device_api "$(cat "$types/device_api")" vfio-pci
+}
+
+takes_numbers()
+{
+	accepts "$path/slice_us" 1000 1000
+	accepts "$path/slice_us" '1000000\n' 1000000
+	for bad in '\n' 0 999 1000001 -1 +20000 0x5000 '20000 ' 20ms 99999999999999999999; do
+		refuses "$path/slice_us" "$bad" EINVAL
+	done
+	accepts "$path/slice_us" 20000 20000
+	accepts "$path/patience_us" 2000 2000
+	accepts "$path/patience_us" 10000000 10000000
+	for bad in '\n' 0 1999 10000001 -1 200ms; do
+		refuses "$path/patience_us" "$bad" EINVAL
+	done
+	accepts "$path/patience_us" 200000 200000
+}
+
+denies()
+{
+	accepts "$path/on_denied" ignore '[ignore]'
+	for bad in '\n' Ignore 'ignore ' machine_check; do
+		refuses "$path/on_denied" "$bad" EINVAL
+	done
+	refuses "$path/on_denied" machine-check EOPNOTSUPP
+	log_has 'no machine checks'
+}
+
+# What nobody can do without KVM, or with a stock one.
+offers_what_kvm_can_do()
+{
+	local mode
+
+	is mode "$(cat "$path/mode")" '[trap]'
+	for mode in hook direct; do
+		refuses "$path/mode" $mode EOPNOTSUPP
+		log_has "no mode $mode: $1"
+	done
+	accepts "$path/mode" trap '[trap]'
+	for bad in '\n' Trap 'trap ' ' trap' 'trap\nhook' '[trap]' none; do
+		refuses "$path/mode" "$bad" EINVAL
+	done
+}
+
+offers_all_modes()
+{
+	load_kvm patched
+	accepts "$path/mode" hook 'trap [hook] direct'
+	accepts "$path/mode" direct 'trap hook [direct]'
+	for bad in '\n' Hook 'hook ' 'direct\nhook' '[hook]'; do
+		refuses "$path/mode" "$bad" EINVAL
+	done
+	accepts "$path/mode" trap '[trap] hook direct'
+	# Nothing holds KVM that is not in use.
+	rmmod kvm_amd
+	rmmod kvm
+	is mode "$(cat "$path/mode")" '[trap]'
+}
+
+has_a_limit()
+{
+	local number
+
+	for number in 1 2 3 4; do
+		make_guests $number
+		is available_instances "$(cat "$types/available_instances")" $((guests_max - number))
+		is number "$(cat "$mdevs/$(uuid $number)/vpio/number")" $((number - 1))
+		is hooked "$(cat "$mdevs/$(uuid $number)/vpio/hooked")" 0x00-0x1f
+		is has_card "$(cat "$mdevs/$(uuid $number)/vpio/has_card")" 0
+	done
+	is 'one more guest' "$(errno_of "$types/create" "$(uuid 5)")" ENOSPC
+	[ ! -e "$mdevs/$(uuid 5)" ] || fail 'a guest that was refused is there'
+	is 'a UUID that is none' "$(errno_of "$types/create" "$(uuid x)")" EINVAL
+
+	# The number of one that goes is that of the next.
+	echo 1 >"$mdevs/$(uuid 2)/remove"
+	is available_instances "$(cat "$types/available_instances")" 1
+	make_guests 5
+	is number "$(cat "$mdevs/$(uuid 5)/vpio/number")" 1
+	remove_guests
+	is available_instances "$(cat "$types/available_instances")" $guests_max
+}
+
+# 100 guests, made and removed; what they had is given back.
+comes_and_goes()
+{
+	local before
+
+	make_guests 1
+	remove_guests
+	before=$(sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo)
+	for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do
+		make_guests 1 2 3 4
+		remove_guests
+	done
+	is available_instances "$(cat "$types/available_instances")" $guests_max
+	# A guest has 80 KiB.
+	at_most 'KiB that are gone' $((before - $(sed -n 's/^MemFree: *\([0-9]*\) kB/\1/p' /proc/meminfo))) 4096
+}
+
+has_events()
+{
+	for event in vpio_access vpio_denied vpio_ports vpio_switch vpio_interrupt vpio_frames; do
+		[ -e /sys/kernel/tracing/events/vpio/$event/enable ] || fail "there is no event $event"
+	done
+}
+
+# The driver is bound anew: nothing is left of before.
+again()
+{
+	accepts "$path/slice_us" 5000 5000
+	make_guests 1
+	take_back $ne2000
+	[ ! -e "$path" ] || fail "$path is left"
+	[ ! -e "$mdevs/$(uuid 1)" ] || fail 'a guest is left'
+	give $ne2000 vpio
+	starts_with_defaults
+}
+
+# With guests that nobody has open.
+unloads()
+{
+	make_guests 1 2
+	rmmod vpio
+	[ ! -e "$path" ] || fail "$path is left"
+	! grep -q vpio /proc/ioports || fail "$(grep vpio /proc/ioports)"
+	! grep -q vpio /proc/interrupts || fail "$(grep vpio /proc/interrupts)"
+	modprobe vpio
+	give $ne2000 vpio
+	starts_with_defaults
+}
+
+# As it was found: the driver of the kernel works, with the address that the card has.
+leaves_the_card()
+{
+	local address
+
+	take_back $ne2000
+	modprobe ne2k_pci
+	give $ne2000 ne2k-pci
+	eventually 20 find_interface $ne2000 || fail 'ne2k-pci makes no interface of it'
+	address=$(cat "/sys/class/net/$interface/address")
+	is address "$address" 52:54:00:00:00:0b
+	take_back $ne2000
+	give $ne2000 vpio
+}
+
+# A card that has the ID, or is told to have it, and no registers of an NE2000.
+is_no_ne2000()
+{
+	# shellcheck disable=SC2154 # of lib.sh
+	take_back $rtl8139
+	echo vpio >"$bus/devices/$rtl8139/driver_override"
+	echo $rtl8139 >$bus/drivers_probe 2>/dev/null || true
+	[ "$(driver_of $rtl8139)" != vpio ] || fail 'an RTL8139 is taken for an NE2000'
+	log_has 'this is no NE2000\|failed with error -19'
+	take_back $rtl8139
+}
+
+add_case 'all files are described' all_is_described
+add_case 'defaults' starts_with_defaults
+add_case 'slice_us and patience_us' takes_numbers
+add_case 'on_denied' denies
+add_case 'mode, without KVM' offers_what_kvm_can_do 'KVM is not loaded'
+add_case 'mode, with a KVM that has the patch' offers_all_modes
+add_case 'a limit to guests' has_a_limit
+add_case 'guests come and go' comes_and_goes
+add_case 'events' has_events
+add_case 'bound again' again
+add_case 'unloaded and loaded' unloads
+add_case 'the card is left as it was found' leaves_the_card
+add_case 'a card that is no NE2000' is_no_ne2000
+run_cases
