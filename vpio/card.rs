@@ -80,6 +80,10 @@ use crate::{
                 self,
                 Buffer, //
             },
+            register::{
+                isr,
+                ISR, //
+            },
             Ne2000,
             Quirks, //
         },
@@ -561,6 +565,15 @@ impl Card {
         self.tell_others(state);
     }
 
+    /// Whether there may be frames that nobody has looked at: if the owner's card says that some came, and
+    /// the owner has not looked itself. Nothing is disturbed by that.
+    fn has_arrivals(&self, state: &mut State) -> bool {
+        state.owning().is_some_and(|(seat, bar)| {
+            // On other pages this is another register. Then it is looked at once too often, or later.
+            seat.is_shared && Registers(bar.ports()).read8(ISR) & isr::PRX != 0
+        })
+    }
+
     /// Interrupts guests that do not have the card for what came to them.
     fn tell_others(&self, state: &mut State) {
         let owner = state.owner();
@@ -842,6 +855,8 @@ impl Card {
         state.turns.given(to, self.now_us());
         self.replay(state, next);
         self.settle_sharing(state);
+        // The card may have had something for its last owner that this has not heard of.
+        self.tell_others(state);
 
         let ns = began.elapsed().as_nanos().unsigned_abs();
 
@@ -1064,8 +1079,10 @@ impl Run for Card {
     fn run(&self) {
         let mut state = self.state.lock();
 
-        self.share_out(&mut state);
-        self.follow(&mut state);
+        if self.has_arrivals(&mut state) {
+            self.share_out(&mut state);
+            self.follow(&mut state);
+        }
         self.refill(&mut state);
         self.advance(&mut state);
     }

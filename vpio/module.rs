@@ -127,6 +127,8 @@ impl pci::Driver for VpioDriver {
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             let card = Card::new(function)?;
+            // Dropped after what follows, should that fail.
+            let end = End(card.clone());
             let line = Line::request(function, c"vpio", card.interrupts().clone())?;
             let device = DmaDevice::new(function.as_ref());
             let attributes = CardAttributes::new(&card)?;
@@ -136,7 +138,7 @@ impl pci::Driver for VpioDriver {
                     &device,
                     c"ne2000",
                     c"NE2000 by turns",
-                    card.clone(),
+                    card,
                 ),
                 GFP_KERNEL,
             )?;
@@ -150,7 +152,7 @@ impl pci::Driver for VpioDriver {
                 _attributes: attributes,
                 _guests: guests,
                 _line: line,
-                _end: End(card),
+                _end: end,
             };
 
             Ok(try_pin_init!(Self {
