@@ -101,6 +101,23 @@ impl Access {
         self.width
     }
 
+    /// Whether it covers any port of a set.
+    #[inline]
+    pub const fn meets(self, set: PortSet) -> bool {
+        let mut port = self.port;
+        let mut left = self.width.bytes();
+
+        // They are within the BAR, and 4 at most.
+        while left > 0 {
+            if set.contains(port) {
+                return true;
+            }
+            port = port.wrapping_add(1);
+            left = left.wrapping_sub(1);
+        }
+        false
+    }
+
     /// All ports that it covers.
     #[inline]
     pub const fn ports(self) -> PortSet {

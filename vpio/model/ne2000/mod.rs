@@ -405,7 +405,7 @@ impl DeviceModel for Ne2000 {
     fn check(&self, access: Access, _: u32, _: &impl GuestMemory) -> Verdict {
         const NARROW: PortSet = REGISTERS.union(RESETS);
 
-        if access.width() != Width::Byte && access.ports().intersects(NARROW) {
+        if access.width() != Width::Byte && access.meets(NARROW) {
             return Verdict::Ignore(Denial::Width);
         }
 

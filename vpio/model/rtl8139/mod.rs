@@ -394,7 +394,7 @@ impl Target {
             (Width::Dword, RCR) => Self::ReceiveConfig,
             (Width::Dword, 0x10..=0x1c) if port & 3 == 0 => Self::Status(Descriptor::of(port)),
             (Width::Dword, 0x20..=0x2c) if port & 3 == 0 => Self::Address(Descriptor::of(port)),
-            _ if access.ports().intersects(GUARDED) => Self::Misfit,
+            _ if access.meets(GUARDED) => Self::Misfit,
             _ => Self::Other,
         }
     }
@@ -429,7 +429,7 @@ impl DeviceModel for Rtl8139 {
 
     #[inline]
     fn check(&self, access: Access, value: u32, memory: &impl GuestMemory) -> Verdict {
-        if access.ports().intersects(FORBIDDEN) {
+        if access.meets(FORBIDDEN) {
             return Verdict::Ignore(Denial::Uncheckable);
         }
 

@@ -60,7 +60,7 @@ fn deliver<M: DeviceModel>(
     digest: &mut Digest,
 ) -> (Verdict, Channels) {
     let value = random.dword() & access.width().mask();
-    let is_hooked = model.hooked().intersects(access.ports());
+    let is_hooked = access.meets(model.hooked());
 
     if value & 1 == 0 {
         let value = card.read(access);

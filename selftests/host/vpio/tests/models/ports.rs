@@ -60,6 +60,20 @@ proptest! {
     }
 
     #[test]
+    fn an_access_meets_the_sets_that_have_its_ports(
+        a in span(),
+        b in span(),
+        port in any::<u8>(),
+        bytes in 1usize..5,
+    ) {
+        let set = PortSet::span(a.0, a.1).union(PortSet::span(b.0, b.1));
+
+        if let Some(access) = Access::new(port, bytes) {
+            prop_assert_eq!(access.meets(set), set.intersects(access.ports()));
+        }
+    }
+
+    #[test]
     fn a_span_covers_its_pages(start in any::<u64>(), len in any::<u32>()) {
         let (first, count) = Span { start, len }.pages();
 

@@ -28,7 +28,7 @@ impl<C: Card, M: DeviceModel> Shared<C, M> {
     }
 
     fn is_hooked(&mut self, access: Access) -> bool {
-        let hooked = self.model.hooked().intersects(access.ports());
+        let hooked = access.meets(self.model.hooked());
 
         self.accesses += 1;
         self.hooked += u64::from(hooked);
