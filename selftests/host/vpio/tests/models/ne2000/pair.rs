@@ -594,12 +594,15 @@ impl<C: Nic> Pair<C> {
         if !self.has_room() {
             return;
         }
+        self.command(cr::STA);
+        // The card may have changed hands, and frames have arrived meanwhile.
+        if !self.has_room() {
+            return;
+        }
 
         let frame = self.frame(size);
-
         let before = self.pages.current;
 
-        self.command(cr::STA);
         // Nobody takes the card away while a frame is on its way: that is for the host to see to.
         for card in [&mut self.own, &mut self.shared.card] {
             card.deliver(&frame);
