@@ -36,16 +36,14 @@ serve()
 	mkdir "$www"
 	dd if=/dev/urandom of="$www/small" bs=1024 count=$small_kib 2>/dev/null
 	dd if=/dev/urandom of="$www/large" bs=1024 count=$large_kib 2>/dev/null
-	peer busybox httpd -f -p 80 -h "$www" >/dev/null 2>&1 &
-	echo $! >>"$scratch/servers"
+	peer_server busybox httpd -f -p 80 -h "$www"
 
 	dropbearkey -t ed25519 -f "$scratch/host-key" >/dev/null 2>&1
 	dropbearkey -t ed25519 -f "$scratch/user-key" >/dev/null 2>&1
 	mkdir -p /root/.ssh
 	chmod 700 /root /root/.ssh
 	dropbearkey -y -f "$scratch/user-key" | grep ^ssh >/root/.ssh/authorized_keys
-	peer dropbear -F -E -r "$scratch/host-key" >"$scratch/dropbear.log" 2>&1 &
-	echo $! >>"$scratch/servers"
+	peer_server dropbear -F -E -r "$scratch/host-key"
 }
 
 # --- Counters --------------------------------------------------------------------
@@ -121,7 +119,7 @@ load_ssh()
 		done
 	} | dbclient -t -t -y -i /tmp/user-key root@$peer >/tmp/session 2>/tmp/error" 120 || {
 		in_guest a 'tail -n 3 /tmp/error' >&3
-		tail -n 3 "$scratch/dropbear.log" >&3
+		tail -n 3 "$scratch/server.log" >&3
 		fail 'the session ends with an error'
 	}
 	# What the last command but one has printed, on a terminal.

@@ -53,6 +53,14 @@ peer()
 	ip netns exec peer "$@"
 }
 
+# peer_server COMMAND...: there, until the program ends.
+peer_server()
+{
+	# Not by peer(): the process to be killed would be a shell that waits.
+	ip netns exec peer "$@" >"$scratch/server.log" 2>&1 &
+	echo $! >>"$scratch/servers"
+}
+
 # find_interface ADDRESS: sets `interface` to that of a PCI device, if it is in the first namespace.
 find_interface()
 {
@@ -101,8 +109,7 @@ cable_up()
 		address add $peer/24 dev bridge
 		link set bridge up
 	EOF
-	peer pdio-load serve $port >/dev/null 2>&1 &
-	echo $! >>"$scratch/servers"
+	peer_server pdio-load serve $port
 }
 
 cable_down()
@@ -207,8 +214,8 @@ start_guest()
 	guest=$1
 	module=$3
 	shift 3
-	# In the namespace for its tap.
-	peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none -monitor none \
+	# There, for its tap. Not by peer(): the process to be killed would be a shell that waits.
+	ip netns exec peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none -monitor none \
 		-machine pc,usb=off,vmport=off -accel kvm -cpu host -m 128 \
 		-chardev "file,id=console,path=$dir/console" -serial chardev:console \
 		-chardev "pipe,id=control,path=$dir/control" -serial chardev:control \
@@ -237,7 +244,7 @@ guest_address()
 # alive NAME: whether its QEMU is.
 alive()
 {
-	kill -0 "$(cat "$scratch/guest-$1/pid")" 2>/dev/null
+	[ -e "$scratch/guest-$1/pid" ] && ! gone "$(cat "$scratch/guest-$1/pid")"
 }
 
 # answer NAME ID SECONDS: prints what request ID has printed, and ends with its status.
@@ -265,11 +272,12 @@ answer()
 		done
 		exit 255' answer "$token" "$2" "$(printf '\r')" "$dir/control.out" || status=$?
 	case $status in
-	124 | 143)
-		info "guest $1 does not answer within $3 s:"
-		tail -n 5 "$dir/console" "$dir/qemu.log" | sed 's/^/#   /' >&3
-		;;
+	124 | 143) set -- "$1" "does not answer within $3 s" ;;
+	255) set -- "$1" 'ends' ;;
+	*) return $status ;;
 	esac
+	info "guest $1 $2:"
+	tail -n 5 "$dir/console" "$dir/qemu.log" | sed 's/^/#   /' >&3
 	return $status
 }
 
@@ -314,10 +322,11 @@ kill_guest()
 	eventually 20 gone "$pid" || fail "QEMU of guest $1 does not die"
 }
 
-# gone PID: ended, and waited for or not.
+# gone PID: whether all of its threads have ended, so that nothing is open any more. Somebody may still have
+# to wait for it.
 gone()
 {
-	! grep -q '^State:	[^Z]' "/proc/$1/status" 2>/dev/null
+	! cat "/proc/$1/task"/*/status 2>/dev/null | grep -q '^State:	[^ZX]'
 }
 
 # configure NAME [MAC]: its card is up and reaches the other end. MAC is what the driver shall use instead

@@ -12,6 +12,12 @@
 # A guest is there for all cases of its card.
 keep_guests=yes
 
+# has_guest CARD: that it is there, for cases that are picked.
+has_guest()
+{
+	alive a || boots "$1"
+}
+
 boots()
 {
 	start_guest a "$1"
@@ -21,6 +27,7 @@ boots()
 
 pings()
 {
+	has_guest "$1"
 	in_guest a "ping -q -c 20 -A $peer" >"$scratch/ping"
 	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping" ||
 		fail "$(grep packets "$scratch/ping")"
@@ -37,6 +44,7 @@ both_ways()
 {
 	local size
 
+	has_guest "$1"
 	transfers stream 1460 30
 	transfers receive 1460 100
 	# One byte less and more than fits into a frame, and odd sizes: the card moves words.
@@ -47,6 +55,7 @@ both_ways()
 
 reloads()
 {
+	has_guest "$1"
 	in_guest a 'rmmod ne2k_pci && modprobe ne2k_pci'
 	configure a
 	transfers rr 1460 2
@@ -54,6 +63,7 @@ reloads()
 
 goes_down_and_up()
 {
+	has_guest "$1"
 	for _ in 1 2 3; do
 		in_guest a 'ifconfig eth0 down && ifconfig eth0 up'
 	done
@@ -63,6 +73,7 @@ goes_down_and_up()
 
 reboots()
 {
+	has_guest "$1"
 	reboot_guest a
 	configure a
 	transfers receive 1460 20
@@ -99,12 +110,14 @@ next_guest()
 
 killed_while_sending()
 {
+	has_guest "$1"
 	kill_during "pdio-load stream $peer:$port 1460 100000 0"
 	next_guest "$1"
 }
 
 killed_while_receiving()
 {
+	has_guest "$1"
 	kill_during "pdio-load receive $peer:$port 1460 100000 0"
 	next_guest "$1"
 }
@@ -112,6 +125,7 @@ killed_while_receiving()
 # The driver has just begun with the card.
 killed_while_loading()
 {
+	has_guest "$1"
 	in_guest a 'rmmod ne2k_pci; while modprobe ne2k_pci && rmmod ne2k_pci; do :; done' 120 >/dev/null 2>&1 3>&1 &
 	sleep 0.7
 	kill_guest a
@@ -122,11 +136,11 @@ killed_while_loading()
 load_kvm patched
 for card in $(cards emulated passthrough trap hook direct); do
 	add_case "$card: boots" boots "$card"
-	add_case "$card: ping" pings
-	add_case "$card: transfers both ways" both_ways
-	add_case "$card: the driver is loaded again" reloads
-	add_case "$card: the interface goes down and up" goes_down_and_up
-	add_case "$card: reboots" reboots
+	add_case "$card: ping" pings "$card"
+	add_case "$card: transfers both ways" both_ways "$card"
+	add_case "$card: the driver is loaded again" reloads "$card"
+	add_case "$card: the interface goes down and up" goes_down_and_up "$card"
+	add_case "$card: reboots" reboots "$card"
 	add_case "$card: QEMU is killed while the guest sends" killed_while_sending "$card"
 	add_case "$card: QEMU is killed while the guest receives" killed_while_receiving "$card"
 	add_case "$card: QEMU is killed while the driver starts" killed_while_loading "$card"
