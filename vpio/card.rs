@@ -192,6 +192,13 @@ impl State {
             .map(|(number, _)| number)
     }
 
+    /// Whether a guest is open.
+    fn is_open(&self) -> bool {
+        self.seats
+            .iter()
+            .any(|(_, seat)| seat.as_ref().is_some_and(|seat| seat.slot.is_some()))
+    }
+
     /// The guest that has the card, and the way to that.
     fn owning(&mut self) -> Option<(&mut Seat, &IoBar)> {
         let number = self.owner()?;
@@ -345,7 +352,8 @@ impl Card {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: KVM cannot do that.
+    /// `EOPNOTSUPP`: KVM cannot do that. `EBUSY`: somebody has a guest open, whose model would hear of
+    /// nothing, or has heard of nothing.
     pub(crate) fn set_mode(&self, mode: Mode) -> Result {
         let support = Support::probe();
 
@@ -361,12 +369,30 @@ impl Card {
 
         let guests = self.guests.lock();
 
-        self.mode.store(mode.number(), Relaxed);
+        self.store_mode(mode)?;
         for (_, guest) in guests.iter() {
             if let Some(guest) = guest {
                 guest.follow_mode();
             }
         }
+        Ok(())
+    }
+
+    /// Stores the mode, if that can be.
+    fn store_mode(&self, mode: Mode) -> Result {
+        let state = self.state.lock();
+        let old = self.mode();
+
+        if mode != old && (mode == Mode::Open || old == Mode::Open) && state.is_open() {
+            dev_err!(
+                self.device.device(),
+                "no mode {} while a guest is open: no model knows the card in mode {}\n",
+                mode.name(),
+                Mode::Open.name()
+            );
+            return Err(EBUSY);
+        }
+        self.mode.store(mode.number(), Relaxed);
         Ok(())
     }
 
@@ -428,12 +454,16 @@ impl Card {
     ///
     /// # Errors
     ///
-    /// `ENODEV`: the card goes.
+    /// `ENODEV`: the card goes. `EBUSY`: another one is open, and in this mode there can be only one.
     pub(crate) fn open(&self, number: Number) -> Result {
         let mut state = self.state.lock();
 
         if state.is_gone {
             return Err(ENODEV);
+        }
+
+        if self.mode() == Mode::Open && state.is_open() {
+            return Err(EBUSY);
         }
 
         // There are as many slots as seats.
@@ -617,7 +647,7 @@ impl Card {
         let mut state = self.state.lock();
         let is_owner = state.owner() == Some(number);
         let wanted = match (vm, first) {
-            (Some(vm), Some(first)) if self.mode() == Mode::Direct => Some((vm, first)),
+            (Some(vm), Some(first)) if self.mode().is_direct() => Some((vm, first)),
             _ => None,
         };
         let State { seats, bar, .. } = &mut *state;

@@ -17,11 +17,14 @@ pub(crate) enum Mode {
     Hook = 1,
     /// Without an exit, but for those that the model has to hear of: they are as in [`Mode::Hook`].
     Direct = 2,
+    /// Without an exit, all of them, so that the model hears of nothing: what passing the card through to
+    /// one guest costs, to compare the others with.
+    Open = 3,
 }
 
 impl Mode {
     /// All of them, in the order in which they are shown.
-    const ALL: [Self; 3] = [Self::Trap, Self::Hook, Self::Direct];
+    const ALL: [Self; 4] = [Self::Trap, Self::Hook, Self::Direct, Self::Open];
 
     /// The name in sysfs.
     pub(crate) const fn name(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Mode {
             Self::Trap => "trap",
             Self::Hook => "hook",
             Self::Direct => "direct",
+            Self::Open => "open",
         }
     }
 
@@ -52,6 +56,11 @@ impl Mode {
     /// Whether accesses are handled in the kernel.
     pub(crate) fn is_hooked(self) -> bool {
         self != Self::Trap
+    }
+
+    /// Whether accesses need not exit.
+    pub(crate) fn is_direct(self) -> bool {
+        matches!(self, Self::Direct | Self::Open)
     }
 
     /// As a number.

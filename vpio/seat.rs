@@ -273,7 +273,7 @@ impl Seat {
             .place
             .as_ref()
             .is_some_and(|place| Arc::ptr_eq(&place.ports, ports));
-        let is_direct = mode == Mode::Direct && is_here;
+        let is_direct = mode.is_direct() && is_here;
         // Where all exit anyhow, it costs nothing to know.
         let attention = if is_direct { wanted } else { Attention::Close };
 
@@ -283,10 +283,10 @@ impl Seat {
             self.attention = attention;
         }
 
-        let allowed = if is_direct {
-            Ne2000::PORTS.difference(self.model.hooked())
-        } else {
-            PortSet::EMPTY
+        let allowed = match mode {
+            _ if !is_direct => PortSet::EMPTY,
+            Mode::Open => Ne2000::PORTS,
+            _ => Ne2000::PORTS.difference(self.model.hooked()),
         };
 
         if allowed != self.allowed {
