@@ -36,7 +36,10 @@ pings()
 # transfers KIND SIZE COUNT: every byte is compared where it arrives.
 transfers()
 {
-	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 || fail "$1 $2 $3"
+	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 >"$scratch/transfer" || {
+		info "$(tail -n 1 "$scratch/transfer")"
+		fail "$1 $2 $3"
+	}
 }
 
 # Sent frames are few: where each word is an exit to user space, one takes long.
