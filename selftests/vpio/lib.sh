@@ -75,24 +75,6 @@ find_interface()
 	return 1
 }
 
-# cards KIND...: those ways to give a guest a card that this machine has. KVM has to be loaded.
-cards()
-{
-	local kind
-
-	for kind in "$@"; do
-		case $kind in
-		trap | hook | direct) ! has_vpio || echo "$kind" ;;
-		*) echo "$kind" ;;
-		esac
-	done
-}
-
-has_vpio()
-{
-	[ -e /sys/module/vpio ] || modprobe vpio 2>/dev/null
-}
-
 # cable_up: gives the other end of the cable its namespace, and starts the servers there.
 cable_up()
 {
@@ -198,6 +180,7 @@ start_guest()
 		set -- "$1" "$2" "${3:-ne2k_pci}" -device "vfio-pci,host=$card,rombar=0"
 		;;
 	trap | hook | direct)
+		[ -e /sys/module/vpio ] || modprobe vpio
 		give $ne2000 vpio
 		echo "$2" >$bus/devices/$ne2000/vpio/mode
 		card=$(mediated_device "$1")

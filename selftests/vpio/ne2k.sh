@@ -137,7 +137,7 @@ killed_while_loading()
 }
 
 load_kvm patched
-for card in $(cards emulated passthrough trap hook direct); do
+for card in emulated passthrough trap hook direct; do
 	add_case "$card: boots" boots "$card"
 	add_case "$card: ping" pings "$card"
 	add_case "$card: transfers both ways" both_ways "$card"
