@@ -606,13 +606,14 @@ impl<C: Nic> Pair<C> {
         // Nobody takes the card away while a frame is on its way: that is for the host to see to.
         for card in [&mut self.own, &mut self.shared.card] {
             card.deliver(&frame);
-            arrived(card, before);
+            // At once: with the next access, the card may change hands, and other frames arrive.
+            self.pages.current = arrived(card, before);
         }
         if self.receives {
             self.expected.push(frame);
         }
         self.command(cr::PAGE1 | cr::STA);
-        self.pages.current = self.in8(CURR);
+        assert_eq!(self.in8(CURR), self.pages.current);
         self.command(cr::STA);
     }
 
@@ -639,14 +640,19 @@ impl<C: Nic> Pair<C> {
 
 const CLOSE: crate::model::ports::PortSet = REGISTERS.union(RESETS);
 
-/// Waits for a frame, behind the guest's back: all but the selected page stays the same.
-pub(super) fn arrived(card: &mut impl Nic, before: u8) {
+/// Waits for a frame, behind the guest's back: all but the selected page stays the same. Answers CURR.
+pub(super) fn arrived(card: &mut impl Nic, before: u8) -> u8 {
     let command = card.read8(CR);
+    let mut current = before;
 
     assert_eq!(command & cr::ABORT, cr::ABORT);
     card.write8(CR, command & !cr::PS | cr::PAGE1);
-    card.wait(|card| card.read8(CURR) != before);
+    card.wait(|card| {
+        current = card.read8(CURR);
+        current != before
+    });
     card.write8(CR, command);
+    current
 }
 
 /// Reads card RAM as a driver would.
