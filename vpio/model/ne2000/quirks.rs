@@ -74,9 +74,13 @@ fn prom_is_writable(card: &mut impl Card) -> bool {
     seen == other
 }
 
-/// Whether page 2 shows what is written to a register of page 0. The card is stopped.
+/// Whether page 2 shows what is written to a register of page 0, and not what is written to another page at
+/// the same port, as it would be on a card without pages. The card is stopped.
 fn shows(card: &mut impl Card, port: u8, value: u8) -> bool {
     card.write8(port, value);
+    // Part of an address, which drivers set.
+    card.write8(CR, cr::PAGE1 | cr::ABORT | cr::STP);
+    card.write8(port, !value);
     card.write8(CR, cr::PAGE2 | cr::ABORT | cr::STP);
 
     let seen = card.read8(port);
