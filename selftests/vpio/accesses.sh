@@ -12,7 +12,7 @@
 # packets and bytes: frames of both directions that the guest's driver has counted. accesses: those to
 # ports of the card that KVM has seen, each word of an `outs` singly; what goes through without an exit it
 # does not see. exits: of the CPU, to ports of any device. user_exits: those that QEMU had to answer. ms:
-# wall time, which is no result of a test.
+# wall time, which is no result of a test. With a model, model_updates=N: accesses that it has heard of.
 #
 #   PDIO_TEST_SCALE=N	downloads are N times as large (1)
 #   PDIO_TEST_CARDS="C ..."	the ways: emulated, passthrough, trap, hook (emulated hook)
@@ -99,6 +99,12 @@ frames()
 		awk '{ n[NR] = $1 } END { printf "%d %d\n", n[1] + n[2], n[3] + n[4] }'
 }
 
+# model_updates: how many accesses the model has heard of, if there is one.
+model_updates()
+{
+	[ ! -e $bus/devices/$ne2000/vpio ] || cat $bus/devices/$ne2000/vpio/statistics/model_updates
+}
+
 # --- Loads -----------------------------------------------------------------------
 
 load_ping()
@@ -172,6 +178,7 @@ counts()
 	first=$3
 	last=$4
 	before=$(frames)
+	updates=$(model_updates)
 	count_begin
 	# shellcheck disable=SC2046,SC2086 # five words
 	set -- "$1" "$2" $before $(counted "$first" "$last")
@@ -180,12 +187,19 @@ counts()
 	elapsed=$(($(now_ms) - started))
 	after=$(counted "$first" "$last")
 	count_end
+	model=
+	[ -z "$updates" ] || model=" model_updates=$(($(model_updates) - updates))"
 	# shellcheck disable=SC2046,SC2086 # six words
 	set -- "$@" $(frames) $after
-	echo "accesses: card=$1 load=$2 packets=$(($8 - $3)) bytes=$(($9 - $4)) accesses=$((${10} - $5)) exits=$((${11} - $6)) user_exits=$((${12} - $7)) ms=$elapsed"
+	echo "accesses: card=$1 load=$2 packets=$(($8 - $3)) bytes=$(($9 - $4)) accesses=$((${10} - $5)) exits=$((${11} - $6)) user_exits=$((${12} - $7))$model ms=$elapsed"
 	at_least packets $(($8 - $3)) 10
+	case $1 in
+	# Those of which the model has to hear: less than one in ten of the others.
+	direct) at_most accesses $((${10} - $5)) $(($8 - $3)) ;;
+	open) is accesses $((${10} - $5)) 0 ;;
 	# A frame takes more than ten: several registers, and its content.
-	at_least accesses $((${10} - $5)) $((10 * ($8 - $3)))
+	*) at_least accesses $((${10} - $5)) $((10 * ($8 - $3))) ;;
+	esac
 }
 
 ends()

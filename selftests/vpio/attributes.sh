@@ -134,7 +134,7 @@ offers_what_kvm_can_do()
 	local mode
 
 	is mode "$(cat "$path/mode")" '[trap]'
-	for mode in hook direct; do
+	for mode in hook direct open; do
 		refuses "$path/mode" $mode EOPNOTSUPP
 		log_has "no mode $mode: $1"
 	done
@@ -147,12 +147,13 @@ offers_what_kvm_can_do()
 offers_all_modes()
 {
 	load_kvm patched
-	accepts "$path/mode" hook 'trap [hook] direct'
-	accepts "$path/mode" direct 'trap hook [direct]'
+	accepts "$path/mode" hook 'trap [hook] direct open'
+	accepts "$path/mode" direct 'trap hook [direct] open'
+	accepts "$path/mode" open 'trap hook direct [open]'
 	for bad in '\n' Hook 'hook ' 'direct\nhook' '[hook]'; do
 		refuses "$path/mode" "$bad" EINVAL
 	done
-	accepts "$path/mode" trap '[trap] hook direct'
+	accepts "$path/mode" trap '[trap] hook direct open'
 	# Nothing holds KVM that is not in use.
 	rmmod kvm_amd
 	rmmod kvm

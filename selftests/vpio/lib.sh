@@ -155,7 +155,7 @@ tap()
 #
 #	emulated[=MODEL]	QEMU's own, by default an NE2000
 #	passthrough[=ADDRESS]	a PCI device, by default the NE2000
-#	trap, hook, direct	a mediated device of vpio, in this mode
+#	trap, hook, direct, open	a mediated device of vpio, in this mode
 #	an absolute path	a mediated device in sysfs
 #	none
 start_guest()
@@ -179,7 +179,7 @@ start_guest()
 		give "$card" vfio-pci
 		set -- "$1" "$2" "${3:-ne2k_pci}" -device "vfio-pci,host=$card,rombar=0"
 		;;
-	trap | hook | direct)
+	trap | hook | direct | open)
 		[ -e /sys/module/vpio ] || modprobe vpio
 		give $ne2000 vpio
 		echo "$2" >$bus/devices/$ne2000/vpio/mode

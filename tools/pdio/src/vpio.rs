@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use table::CARDS;
+
 /// What to measure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loads {
@@ -28,7 +30,10 @@ impl Loads {
     /// The command of the machine that does it once.
     pub fn command(&self, suites: &str) -> String {
         let scale = self.scale;
-        format!("cd {suites}/vpio && PDIO_TEST_SCALE={scale} ./accesses.sh")
+        let cards = CARDS.map(|(card, _)| card).join(" ");
+        format!(
+            "cd {suites}/vpio && PDIO_TEST_SCALE={scale} PDIO_TEST_CARDS='{cards}' ./accesses.sh"
+        )
     }
 }
 
