@@ -502,6 +502,9 @@ impl Session<'_> {
         for round in 1..=loads.rounds {
             self.step(&format!("vpio: round {round}"))?;
             let output = guest.run(&loads.command(GUEST_SELFTESTS), ANSWERS)?;
+            let log = self.out.join(format!("vpio-{round}.log"));
+            fs::write(&log, &output.text)
+                .with_context(|| format!("cannot write {}", log.display()))?;
             measured.extend(
                 vpio::parse(&output.text)?
                     .into_iter()
