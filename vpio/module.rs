@@ -133,13 +133,7 @@ impl pci::Driver for VpioDriver {
             let device = DmaDevice::new(function.as_ref());
             let attributes = CardAttributes::new(&card)?;
             let guests = KBox::pin_init(
-                mdev::Parent::new(
-                    &GUESTS,
-                    &device,
-                    c"ne2000",
-                    c"NE2000 by turns",
-                    card,
-                ),
+                mdev::Parent::new(&GUESTS, &device, c"ne2000", c"NE2000 by turns", card),
                 GFP_KERNEL,
             )?;
 

@@ -103,8 +103,8 @@ impl<T: Mediator> Driver<T> {
         raw.probe = Some(Self::probe);
         raw.remove = Some(Self::remove);
         raw.get_available = Some(Self::available);
-        raw.driver.name = name.as_ptr().cast();
-        raw.driver.mod_name = name.as_ptr().cast();
+        raw.driver.name = name.to_bytes_with_nul().as_ptr();
+        raw.driver.mod_name = name.to_bytes_with_nul().as_ptr();
         raw.driver.owner = module.as_ptr();
 
         Self {

@@ -163,7 +163,7 @@ fn piece(offset: u64, left: usize) -> usize {
 
 impl<T: Function> Registration<T> {
     const OPERATIONS: bindings::vfio_device_ops = bindings::vfio_device_ops {
-        name: c"pdio".as_ptr().cast_mut().cast(),
+        name: c"pdio".to_bytes_with_nul().as_ptr().cast_mut(),
         release: Some(Self::release),
         open_device: Some(Self::open),
         close_device: Some(Self::close),
