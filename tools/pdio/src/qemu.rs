@@ -400,11 +400,7 @@ impl Machine {
 /// All on one cable. The driver of the peer pads frames to what Ethernet asks for, which few do and QEMU
 /// does not: an NE2000 takes none that are shorter.
 fn cards(args: &mut Arguments) {
-    for (model, slot) in [
-        ("ne2k_pci", 0xb),
-        ("rtl8139", 0xc),
-        ("e1000", 0xd),
-    ] {
+    for (model, slot) in [("ne2k_pci", 0xb), ("rtl8139", 0xc), ("e1000", 0xd)] {
         args.pair("-netdev", format!("hubport,id=net{slot},hubid=2"));
         args.pair(
             "-device",
