@@ -61,6 +61,15 @@ peer_server()
 	echo $! >>"$scratch/servers"
 }
 
+# serve_transfers: for pdio-load; ends the server that there was. It serves one client after the other, so
+# one that was killed in the middle would keep the next one waiting.
+serve_transfers()
+{
+	[ ! -e "$scratch/server" ] || kill "$(cat "$scratch/server")"
+	peer_server pdio-load serve $port
+	tail -n 1 "$scratch/servers" >"$scratch/server"
+}
+
 # find_interface ADDRESS: sets `interface` to that of a PCI device, if it is in the first namespace.
 find_interface()
 {
@@ -78,8 +87,7 @@ find_interface()
 # cable_up: gives the other end of the cable its namespace, and starts the servers there.
 cable_up()
 {
-	# It comes back by itself from a namespace that is no more.
-	eventually 20 find_interface $cable || skip_all "$cable has no network interface"
+	find_interface $cable || skip_all "$cable has no network interface"
 	ip netns add peer
 	peer sh -c 'echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6'
 	ip link set "$interface" netns peer
@@ -91,7 +99,7 @@ cable_up()
 		address add $peer/24 dev bridge
 		link set bridge up
 	EOF
-	peer_server pdio-load serve $port
+	serve_transfers
 }
 
 cable_down()
@@ -101,6 +109,8 @@ cable_down()
 	while read -r pid; do
 		kill "$pid" 2>/dev/null || true
 	done <"$scratch/servers"
+	# The namespace may live on for minutes in connections to guests that were killed.
+	ip -n peer link set "$interface" netns 1 || true
 	ip netns del peer 2>/dev/null || true
 }
 

@@ -91,6 +91,7 @@ kill_during()
 	in_guest a "$1" 120 >/dev/null 2>&1 3>&1 &
 	eventually 60 frames_since "$from" 10 || fail 'nothing is transferred'
 	kill_guest a
+	serve_transfers
 }
 
 # frames: how many the other end has received.
@@ -143,6 +144,8 @@ for card in emulated passthrough trap hook direct; do
 	add_case "$card: transfers both ways" both_ways "$card"
 	add_case "$card: the driver is loaded again" reloads "$card"
 	add_case "$card: the interface goes down and up" goes_down_and_up "$card"
+	# The rest is up to QEMU there.
+	[ $card != emulated ] || continue
 	add_case "$card: reboots" reboots "$card"
 	add_case "$card: QEMU is killed while the guest sends" killed_while_sending "$card"
 	add_case "$card: QEMU is killed while the guest receives" killed_while_receiving "$card"
