@@ -471,6 +471,7 @@ impl Card {
         let seat = state.seats.get_mut(number).as_mut().ok_or(ENODEV)?;
 
         seat.slot = Some(slot);
+        seat.is_reported = false;
         seat.reset();
         self.settle_sharing(&mut state);
         Ok(())
@@ -685,11 +686,14 @@ impl Card {
                         ports,
                     });
                 }
-                (_, Err(_)) => dev_warn!(
-                    self.device.device(),
-                    "guest {}: the host has other things at 0x{first:x}: all accesses exit\n",
-                    number.get()
-                ),
+                (Some(seat), Err(_)) if !seat.is_reported => {
+                    seat.is_reported = true;
+                    dev_warn!(
+                        self.device.device(),
+                        "guest {}: the host has other things at 0x{first:x}: all accesses exit\n",
+                        number.get()
+                    );
+                }
                 _ => (),
             }
         }

@@ -43,6 +43,9 @@ struct Reach {
     vm: Option<Arc<Vm>>,
     /// What handles accesses in the kernel.
     served: Option<Served>,
+    /// Whether the log has it, since the function was opened, that KVM has other things at the guest's
+    /// ports: the guest can put them there as often as it likes.
+    is_reported: bool,
     /// What listens to the end of interrupts.
     unmask: Option<Virqfd<LineListener>>,
 }
@@ -79,6 +82,7 @@ impl Guest {
                     config,
                     vm: None,
                     served: None,
+                    is_reported: false,
                     unmask: None,
                 }),
             }),
@@ -116,7 +120,19 @@ impl Guest {
             self.card.place(self.number, None, None);
             // Waits for handlers, which take the lock of the card.
             reach.served = None;
-            reach.served = served.and_then(|(vm, first)| self.serve(vm, first));
+            reach.served = served.and_then(|(vm, first)| {
+                self.serve(vm, first)
+                    .inspect_err(|error| {
+                        if !core::mem::replace(&mut reach.is_reported, true) {
+                            dev_warn!(
+                                self.card.device().device(),
+                                "guest {}: KVM does not hook 0x{first:x} ({error:?}): accesses are trapped\n",
+                                self.number.get()
+                            );
+                        }
+                    })
+                    .ok()
+            });
         }
         self.card.place(
             self.number,
@@ -126,34 +142,26 @@ impl Guest {
     }
 
     /// Handles the guest's ports in the kernel.
-    fn serve(&self, vm: Arc<Vm>, first: u16) -> Option<Served> {
-        let serve = || {
-            let count = self.card.identity().bar0_ports;
-            let handler = Handler {
-                card: self.card.clone(),
-                number: self.number,
-            };
-
-            ServedPorts::new(
-                vm,
-                Window::new(first, count).ok_or(EINVAL)?,
-                Arc::new(handler, GFP_KERNEL)?,
-            )
+    ///
+    /// # Errors
+    ///
+    /// `EEXIST`: the kernel serves one of them already. `ENOMEM`.
+    fn serve(&self, vm: Arc<Vm>, first: u16) -> Result<Served> {
+        let count = self.card.identity().bar0_ports;
+        let handler = Handler {
+            card: self.card.clone(),
+            number: self.number,
         };
+        let ports = ServedPorts::new(
+            vm,
+            Window::new(first, count).ok_or(EINVAL)?,
+            Arc::new(handler, GFP_KERNEL)?,
+        )?;
 
-        serve()
-            .inspect_err(|error| {
-                dev_warn!(
-                    self.card.device().device(),
-                    "guest {}: KVM does not hook 0x{first:x} ({error:?}): accesses are trapped\n",
-                    self.number.get()
-                )
-            })
-            .ok()
-            .map(|ports| Served {
-                first,
-                _ports: ports,
-            })
+        Ok(Served {
+            first,
+            _ports: ports,
+        })
     }
 }
 
@@ -211,6 +219,7 @@ impl vfio::Function for Guest {
 
         self.card.open(self.number)?;
         reach.config = ConfigSpace::new(self.card.identity());
+        reach.is_reported = false;
         reach.vm = match vm {
             Ok(vm) => Some(Arc::new(vm, GFP_KERNEL).inspect_err(|_| self.card.close(self.number))?),
             // Without one, or with a KVM that can do nothing for us, all accesses are trapped.

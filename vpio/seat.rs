@@ -81,6 +81,9 @@ pub(crate) struct Seat {
     pub(crate) attention: Attention,
     /// None: its accesses are hooked or trapped, whatever the mode is.
     pub(crate) place: Option<Place>,
+    /// Whether the log has it, since the guest was opened, that the guest wants ports of others: it can
+    /// want them as often as it likes.
+    pub(crate) is_reported: bool,
     /// The ports that it accesses directly.
     allowed: PortSet,
     /// Frames that came for it while another had the card, and that its ring has no room for.
@@ -121,6 +124,7 @@ impl Seat {
             context: boxed::copy_of(&RESET)?,
             attention: Attention::Close,
             place: None,
+            is_reported: false,
             allowed: PortSet::EMPTY,
             held: HeldFrames::new(storage),
             is_shared: false,
