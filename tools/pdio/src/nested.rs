@@ -35,6 +35,9 @@ const GUEST_PROGRAMS: [&str; 2] = ["chrt", "dbclient"];
 /// Drivers that a guest has for its card; its kernel parameters say which it loads.
 const GUEST_MODULES: [&str; 3] = ["ne2k_pci", "8139too", "8139cp"];
 
+/// Of our modules, those that a guest has: a driver that ill-treats its card.
+const GUEST_TESTS: [&str; 1] = ["port_storm"];
+
 /// Of QEMU's firmware, what a PC without screen and option ROMs loads.
 const FIRMWARE: [&str; 3] = [
     "/usr/share/seabios/bios-256k.bin",
@@ -76,13 +79,22 @@ fn file_system(kernel: &Kernel, payload: &Payload) -> Result<Archive> {
         archive.file(Path::new("/usr/bin").join(name), path)?;
     }
     initramfs::libraries(&mut archive, &programs)?;
+    let mut tests = Vec::new();
+    for path in &payload.modules {
+        if path
+            .file_stem()
+            .is_some_and(|name| GUEST_TESTS.iter().any(|test| name == *test))
+        {
+            tests.push(path.clone());
+        }
+    }
     initramfs::modules(
         &mut archive,
         kernel,
         &Modules {
             load: &[],
             more: &GUEST_MODULES,
-            ours: &[],
+            ours: &tests,
         },
     )?;
 
