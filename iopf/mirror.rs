@@ -16,6 +16,8 @@
 //!
 //! Lock order: the lock of the address space, then `state`. Memory is reclaimed by who waits for
 //! `state`, so nothing is allocated under it that may wait for memory.
+//!
+//! [`Notifier`]: pdio::mmu_notifier::Notifier
 
 use core::ops::Range;
 
