@@ -29,9 +29,12 @@ const COUNTED: &str = "hook";
 /// In which those come to KVM of which the model has to hear.
 const DIRECT: &str = "direct";
 
-/// The loads, and what the paper's table has of them: accesses of Linux to the ports of an NE2000, and
+/// A load, its name, and what the paper's table has of it: accesses of Linux to the ports of an NE2000, and
 /// how many of these were hooked (*Towards Virtual Passthrough I/O on Commodity Devices*, WIOV 2008).
-pub(crate) const LOADS: [(&str, &str, Option<(u64, u64)>); 4] = [
+type Named = (&'static str, &'static str, Option<(u64, u64)>);
+
+/// The loads.
+pub(crate) const LOADS: [Named; 4] = [
     ("ping", "ping, 50 times", None),
     ("ssh", "ssh session", Some((1_865_055, 257_324))),
     ("small", "small download", Some((2_602_002, 69_700))),
