@@ -894,9 +894,12 @@ impl Card {
 
         let ns = began.elapsed().as_nanos().unsigned_abs();
 
-        for statistics in [&*self.statistics, self.statistics_of(next)] {
-            statistics.switches.add(1);
-            statistics.switch_ns.add(ns);
+        // An owner is given what is held for it in the same way, and keeps the card.
+        if from != Some(next) {
+            for statistics in [&*self.statistics, self.statistics_of(next)] {
+                statistics.switches.add(1);
+                statistics.switch_ns.add(ns);
+            }
         }
         trace::switch(
             &self.device,
