@@ -40,11 +40,20 @@ load_kvm()
 	modprobe kvm_amd || skip_all 'KVM does not load: the CPU has no SVM'
 	[ "$1" = patched ] || return 0
 	[ -e "$patched_kvm/kvm.ko" ] || skip_all "there is no $patched_kvm/kvm.ko: make modules"
-	# What KVM needs was loaded for the kernel's own.
-	rmmod kvm_amd
-	rmmod kvm
+	# By another test.
+	! grep -q ' kvm_pio_passthrough' /proc/kallsyms || return 0
+	# What KVM needs was loaded for the kernel's own. The guests of another test may still be going.
+	eventually 20 unload_kvm || {
+		echo '# KVM stays in use'
+		exit 1
+	}
 	insmod "$patched_kvm/kvm.ko"
 	insmod "$patched_kvm/kvm-amd.ko"
+}
+
+unload_kvm()
+{
+	{ [ ! -e /sys/module/kvm_amd ] || rmmod kvm_amd; } && rmmod kvm
 }
 
 # peer COMMAND...: at the other end of the cable.
@@ -172,6 +181,8 @@ start_guest()
 {
 	local dir card device
 
+	# Who has the name, and so the address.
+	kill_guest "$1"
 	dir=$scratch/guest-$1
 	rm -rf "$dir"
 	mkdir "$dir"

@@ -144,8 +144,10 @@ for card in emulated passthrough trap hook direct; do
 	add_case "$card: transfers both ways" both_ways "$card"
 	add_case "$card: the driver is loaded again" reloads "$card"
 	add_case "$card: the interface goes down and up" goes_down_and_up "$card"
-	# The rest is up to QEMU there.
-	[ $card != emulated ] || continue
+	# The rest is up to QEMU and the kernel's VFIO there.
+	case $card in
+	emulated | passthrough) continue ;;
+	esac
 	add_case "$card: reboots" reboots "$card"
 	add_case "$card: QEMU is killed while the guest sends" killed_while_sending "$card"
 	add_case "$card: QEMU is killed while the guest receives" killed_while_receiving "$card"
