@@ -12,6 +12,10 @@ use crate::chart::{Bar, Chart, Marks, Panel, Scale, Style};
 use crate::plot::save;
 use crate::table::figure;
 
+/// Colours of the paper's shares, and of ours.
+const PAPER: usize = 6;
+const HERE: usize = 0;
+
 /// Draws everything that was measured, and returns the files.
 pub fn all(dir: &Path, measured: &[Measured]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -34,8 +38,11 @@ fn accesses(measured: &[Measured]) -> Option<Chart> {
     (!panels.is_empty()).then(|| Chart {
         title: "What it takes a guest to drive an NE2000",
         note: format!("a guest in a guest (QEMU, {accelerator})"),
-        legend: Vec::new(),
-        columns: panels.len(),
+        legend: vec![
+            (Style::solid(PAPER), "paper".into()),
+            (Style::solid(HERE), "here".into()),
+        ],
+        columns: 2,
         panels,
     })
 }
@@ -47,9 +54,9 @@ fn shares(measured: &[Measured]) -> Option<Panel> {
         let (Some(ours), Some(paper)) = (hooked_share(measured, load), paper) else {
             continue;
         };
-        for (whose, share, color) in [("paper", paper_share(paper), 6), ("here", ours, 0)] {
+        for (share, color) in [(paper_share(paper), PAPER), (ours, HERE)] {
             bars.push(Bar {
-                below: format!("{load}, {whose}"),
+                below: load.into(),
                 value: share,
                 above: format!("{share:.2}"),
                 style: Style::solid(color),
