@@ -151,15 +151,27 @@ beside()
 	unharmed
 }
 
+# updates_since FROM N: whether the model has heard of so many more accesses.
+updates_since()
+{
+	[ $(($(cat $bus/devices/$ne2000/vpio/statistics/model_updates) - $1)) -ge "$2" ]
+}
+
 # killed MODE: QEMU, in the middle.
 killed()
 {
+	local from storming
+
 	canary
 	hostile a "$1"
+	from=$(cat $bus/devices/$ne2000/vpio/statistics/model_updates)
 	in_guest a "cd $guest_device; while echo random $seed 1000 >run; do :; done" 600 >/dev/null 2>&1 3>&1 &
-	sleep 1
+	storming=$!
+	eventually 60 updates_since "$from" 1000 || fail 'there is no storm'
 	kill_guest a
-	wait $! || true
+	# It may be about to listen to a QEMU that is no more.
+	kill $storming 2>/dev/null || true
+	wait $storming || true
 	honest a "$1"
 	transfers a 5
 	kill_guest a
