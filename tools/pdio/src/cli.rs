@@ -481,11 +481,7 @@ fn measure_iopf(args: &IopfArgs) -> Result<ExitCode> {
 
 /// Why nothing can be measured of guests with a card, if so.
 fn vpio_lacks(payload: &Payload) -> Option<&'static str> {
-    let modules = ["vpio"].into_iter();
-    let mut missing = modules.filter(|name| !payload.has_module(name));
-    missing
-        .next()
-        .map(|_| "vpio.ko is not among PDIO_MODULES; run `make modules`")
+    (!payload.has_module("vpio")).then_some("vpio.ko is not among PDIO_MODULES; run `make modules`")
 }
 
 fn measure_vpio(args: &VpioArgs) -> Result<ExitCode> {
