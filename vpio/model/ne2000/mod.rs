@@ -347,7 +347,14 @@ impl Ne2000 {
             if self.command & cr::STP == 0 {
                 self.pending |= isr::RST;
             }
-            card.write8(CR, self.command);
+            card.write8(
+                CR,
+                if self.is_substituted {
+                    substitute(self.command)
+                } else {
+                    self.command
+                },
+            );
         }
     }
 
@@ -363,7 +370,7 @@ impl Ne2000 {
         card.write8(
             CR,
             if self.is_substituted {
-                command & !cr::RD | cr::ABORT
+                substitute(command)
             } else {
                 command
             },
@@ -449,8 +456,14 @@ impl DeviceModel for Ne2000 {
         if RESETS.contains(port) {
             self.pending = 0;
             self.transmit_status = None;
-            self.command = card.read8(CR);
-            self.is_substituted = false;
+
+            let command = card.read8(CR);
+
+            // QEMU's card keeps its command over a reset, and so that of the guest is kept, too.
+            if !self.is_substituted || command != substitute(self.command) {
+                self.command = command;
+                self.is_substituted = false;
+            }
             self.restore_station(card);
             self.forget();
             return value;
@@ -637,6 +650,11 @@ impl DeviceModel for Ne2000 {
         self.pending = registers.pending & !card_status(self.command, card);
         self.transmit_status = Some(registers.transmit_status);
     }
+}
+
+/// What a card gets instead of a command to transfer what is complete already.
+const fn substitute(command: u8) -> u8 {
+    command & !(cr::RD | cr::TXP) | cr::ABORT
 }
 
 /// ISR, if page 0 is selected.

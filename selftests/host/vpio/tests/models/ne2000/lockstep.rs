@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use super::guest::op;
+use super::guest::{op, Op, Transfer};
 use super::pair::{Nic, Pair};
 use crate::dp8390::Dp8390;
+use crate::model::access::Width;
 use crate::qtest::{self, QemuCard};
 
 impl Nic for QemuCard {
@@ -98,6 +99,37 @@ fn a_guest_of_qemu_cannot_tell() {
         })
         .unwrap();
     assert!(*hand_overs.borrow() > 5, "{hand_overs:?}");
+}
+
+/// QEMU's card keeps its command over a reset, and so has one whose remote DMA was complete when others
+/// looked at what had come.
+#[test]
+fn a_reset_of_qemu_ends_no_command() {
+    // Accesses around the end of the transfer.
+    for delay in 19..27 {
+        let Some([own, card]) = qtest::cards("ne2k_pci") else {
+            return;
+        };
+        let ops = [
+            Op::HandOver {
+                in_mid_transfer: false,
+                is_quiet: false,
+                delay,
+                frames: 2,
+            },
+            Op::Read(Transfer {
+                address: 0x7fe8,
+                count: 24,
+                width: Width::Word,
+                pause: 19,
+                stop: 166,
+            }),
+            Op::Share,
+            Op::Reset,
+        ];
+
+        run(&mut Pair::new(own, card), &ops);
+    }
 }
 
 proptest! {
