@@ -142,6 +142,8 @@ pub enum Denial {
     Uncheckable,
     /// The registers have a width, and this was another: devices disagree about what that does.
     Width,
+    /// It would send a frame of no bytes.
+    NoFrame,
 }
 
 /// What a guest gets for a DMA that is denied.

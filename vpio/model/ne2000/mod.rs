@@ -40,7 +40,10 @@ use super::{
         Denial,
         GuestMemory, //
     },
-    frame::ADDRESS_LEN,
+    frame::{
+        ADDRESS_LEN,
+        MIN_LEN, //
+    },
     ports::PortSet,
 };
 use arrivals::Sharing;
@@ -227,12 +230,23 @@ impl Ne2000 {
         (current, count.saturating_sub(done))
     }
 
+    /// Whether TBCR is known to be 0.
+    #[inline]
+    fn sends_nothing(&self) -> bool {
+        const COUNT: Known = Known::register(TBCR0).union(Known::register(TBCR1));
+
+        self.known.contains(COUNT) && self.wide(TBCR0, TBCR1) == 0
+    }
+
     /// What was loaded unseen belongs to the past: RBCR has to be loaded again after an abort, and
-    /// TPSR and TBCR before TXP is set (DP8390D, "Command Register").
+    /// TPSR and TBCR before TXP is set (DP8390D, "Command Register"). A driver that sends its last frame
+    /// again without that shall send one.
     fn bury(&mut self) {
+        let [shortest, _] = MIN_LEN.to_le_bytes();
+
         for port in TPSR..=RBCR1 {
             if !self.known.contains(Known::register(port)) {
-                self.set_register(port, 0);
+                self.set_register(port, if port == TBCR0 { shortest } else { 0 });
             }
         }
     }
@@ -409,11 +423,16 @@ impl DeviceModel for Ne2000 {
     }
 
     #[inline]
-    fn check(&self, access: Access, _: u32, _: &impl GuestMemory) -> Verdict {
+    fn check(&self, access: Access, value: u32, _: &impl GuestMemory) -> Verdict {
         const NARROW: PortSet = REGISTERS.union(RESETS);
 
         if access.width() != Width::Byte && access.meets(NARROW) {
             return Verdict::Ignore(Denial::Width);
+        }
+        // There is no such frame; and QEMU's network takes it for one that cannot be delivered yet, so
+        // that nothing after it is, from any guest.
+        if access.port() == CR && value & u32::from(cr::TXP) != 0 && self.sends_nothing() {
+            return Verdict::Ignore(Denial::NoFrame);
         }
 
         Verdict::Allow

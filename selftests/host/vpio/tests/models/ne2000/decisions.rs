@@ -202,6 +202,7 @@ fn a_frame_that_is_sent_replaces_the_old_status() {
 
     context.registers.command = 0x22;
     context.registers.transmit_status = 0x5a;
+    context.registers.transmit_count = 60;
     guest.model.restore(&context, &mut guest.card);
     assert_eq!(guest.in8(TSR), 0x5a);
     guest.out(CR, 0x26);
@@ -367,6 +368,38 @@ fn registers_are_written_in_bytes() {
         guest.model.read(Access::word(ISR), 0x1234, &mut guest.card),
         0x1234
     );
+}
+
+#[test]
+fn a_frame_has_bytes() {
+    for quirks in [BARE, FULL] {
+        let mut guest = guest(quirks);
+
+        // A card that was just reset has none to send.
+        assert_eq!(
+            guest.output(Access::byte(CR), 0x26, &()),
+            Verdict::Ignore(Denial::NoFrame)
+        );
+        assert_eq!(guest.in8(CR), 0x22);
+        for (low, high) in [(0, 1), (1, 0), (0, 0)] {
+            guest.out(CR, 0x22);
+            guest.out(TBCR0, low);
+            guest.out(TBCR1, high);
+            assert_eq!(
+                guest.output(Access::byte(CR), 0x26, &()).allows(),
+                (low, high) != (0, 0)
+            );
+        }
+        assert_eq!(guest.card.sent.len(), 2);
+
+        // What was loaded unseen can be sent again.
+        guest.attend(Attention::Relaxed);
+        guest.out(TBCR0, 60);
+        guest.attend(Attention::Close);
+        guest.out(CR, 0x22);
+        guest.out(CR, 0x26);
+        assert_eq!(guest.card.sent.len(), 3);
+    }
 }
 
 #[test]
