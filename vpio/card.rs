@@ -124,6 +124,8 @@ struct State {
     is_wanted: bool,
     /// Since when the owner is followed closely. None: it is not.
     followed: Option<Followed>,
+    /// [`Seat::ran_us`] of the owner when its turn was over. None: it is not.
+    over_ran_us: Option<u64>,
     buffer: KBox<Buffer>,
     /// Nobody opens it any more.
     is_gone: bool,
@@ -134,7 +136,7 @@ struct State {
 struct Followed {
     /// How many accesses it had made.
     accesses: u64,
-    /// Microseconds for which its virtual CPU had run.
+    /// [`Seat::ran_us`].
     ran_us: u64,
 }
 
@@ -143,7 +145,7 @@ impl Followed {
     fn now(seat: &Seat) -> Self {
         Self {
             accesses: seat.accesses,
-            ran_us: seat.thread.as_ref().map_or(0, Thread::ran_us),
+            ran_us: seat.ran_us(),
         }
     }
 
@@ -152,7 +154,7 @@ impl Followed {
     fn is_quiet(self, seat: &Seat) -> bool {
         let is_quiet = |thread: &Thread| {
             thread.is_waiting()
-                || thread.ran_us().saturating_sub(self.ran_us) >= u64::from(QUIET_US)
+                || seat.ran_us().wrapping_sub(self.ran_us) >= u64::from(QUIET_US)
         };
 
         self.accesses == seat.accesses && seat.thread.as_ref().is_none_or(is_quiet)
@@ -304,6 +306,7 @@ impl Card {
                     turns: Turns::new(),
                     is_wanted: false,
                     followed: None,
+                    over_ran_us: None,
                     buffer,
                     is_gone: false,
                 }),
@@ -739,6 +742,7 @@ impl Card {
     fn replay(&self, state: &mut State, number: Number) {
         self.go_to(state, number);
         state.followed = None;
+        state.over_ran_us = None;
 
         let State { seats, bar, .. } = state;
 
@@ -760,11 +764,19 @@ impl Card {
             let decision = {
                 let number = state.owner();
                 let State {
-                    turns, seats, bar, ..
+                    turns,
+                    seats,
+                    bar,
+                    over_ran_us,
+                    ..
                 } = &mut *state;
                 let seat = number.and_then(|number| seats.get_mut(number).as_mut());
+                let ran_us = match (&seat, over_ran_us) {
+                    (Some(seat), Some(since_us)) => seat.ran_us().wrapping_sub(*since_us),
+                    _ => 0,
+                };
 
-                turns.decide(&self.pace, now_us, || match seat {
+                turns.decide(&self.pace, now_us, ran_us, || match seat {
                     Some(seat) => seat.model.reuse(&mut Registers(bar.ports())),
                     None => Reuse::Now,
                 })
@@ -774,6 +786,7 @@ impl Card {
 
             let again_us = match decision {
                 Decision::Keep { again_us: None } => {
+                    state.over_ran_us = None;
                     if state.followed.take().is_some() {
                         self.follow(state);
                     }
@@ -796,7 +809,7 @@ impl Card {
                     now_us + u64::from(QUIET_US)
                 }
                 Decision::TakeAway { to } => {
-                    if self.hand_over(state, to, Manner::Reset) {
+                    if self.hand_over(state, to, Manner::Seized) {
                         continue;
                     }
                     now_us + u64::from(QUIET_US)
@@ -816,9 +829,11 @@ impl Card {
     /// The owner's turn is over: follows it, until the card can change hands.
     fn watch(&self, state: &mut State) {
         let followed = state.followed;
+        let over_ran_us = state.over_ran_us;
         let Some((seat, bar)) = state.owning() else {
             return;
         };
+        let ran_us = seat.ran_us();
 
         match followed {
             Some(followed) if followed.is_quiet(seat) => {
@@ -830,6 +845,7 @@ impl Card {
                 self.follow(state);
             }
         }
+        state.over_ran_us = Some(over_ran_us.unwrap_or(ran_us));
     }
 
     /// Gives the card to the guest with this slot. Answers whether it has it: the owner may be in the
@@ -861,22 +877,24 @@ impl Card {
             match manner {
                 Manner::Saved => {
                     is_busy = seat.model.save(&mut seat.context, &mut registers).is_err();
-                    if !is_busy && seat.is_shared {
-                        let mut others = Others {
-                            seats,
-                            statistics: &self.statistics,
-                        };
-
-                        seat.context.share_out(&mut others, buffer);
-                    }
                 }
-                Manner::Reset => {
-                    registers.stop();
-                    seat.reset();
+                Manner::Seized => {
+                    // An NE2000 does no DMA but on the card.
+                    let _ = seat.model.seize(&mut seat.context, &mut registers);
+
                     self.statistics.taken_away.add(1);
                     seat.statistics.taken_away.add(1);
                 }
             }
+            if !is_busy && seat.is_shared {
+                let mut others = Others {
+                    seats,
+                    statistics: &self.statistics,
+                };
+
+                seat.context.share_out(&mut others, buffer);
+            }
+
             let number = seat.number();
 
             *seats.get_mut(number) = Some(seat);
@@ -1106,10 +1124,10 @@ impl Card {
 /// How the card is taken from a guest.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Manner {
-    /// What belongs to it is saved.
+    /// In the middle of nothing.
     Saved,
-    /// It is lost.
-    Reset,
+    /// Whatever it is in the middle of.
+    Seized,
 }
 
 impl Run for Card {

@@ -94,6 +94,8 @@ pub(crate) struct Seat {
     pub(crate) accesses: u64,
     /// The thread of its virtual CPU that the last one came from.
     pub(crate) thread: Option<Thread>,
+    /// What makes [`Self::ran_us`] go on where it was when that is another one.
+    ran_offset_us: u64,
     /// Whether its model has a reason for an interrupt.
     pub(crate) owed: bool,
     pub(crate) statistics: Arc<Statistics>,
@@ -130,6 +132,7 @@ impl Seat {
             is_shared: false,
             accesses: 0,
             thread: None,
+            ran_offset_us: 0,
             owed: false,
             statistics,
         };
@@ -221,8 +224,20 @@ impl Seat {
     pub(crate) fn accessed(&mut self) {
         self.accesses += 1;
         if !self.thread.as_ref().is_some_and(Thread::is_current) {
-            self.thread = Some(Thread::current());
+            let ran_us = self.ran_us();
+            let thread = Thread::current();
+
+            self.ran_offset_us = ran_us.wrapping_sub(thread.ran_us());
+            self.thread = Some(thread);
         }
+    }
+
+    /// Microseconds for which the guest has run, since any moment: the virtual CPU that made the last
+    /// access counts, and before that the one before.
+    pub(crate) fn ran_us(&self) -> u64 {
+        let ran_us = self.thread.as_ref().map_or(0, Thread::ran_us);
+
+        ran_us.wrapping_add(self.ran_offset_us)
     }
 
     /// The ports of the card that exit when the guest accesses them.

@@ -51,7 +51,7 @@ pub(crate) struct Statistics {
     pub(crate) switches: Count,
     /// Nanoseconds that this took.
     pub(crate) switch_ns: Count,
-    /// How often the card was taken from a guest that would not let it go, and reset.
+    /// How often the card was taken from a guest in the middle of something.
     pub(crate) taken_away: Count,
     /// How often it was changed which ports a guest accesses directly.
     pub(crate) port_map_changes: Count,

@@ -130,12 +130,21 @@ pub trait DeviceModel: Send {
     /// Whether the device can change hands now.
     fn reuse(&mut self, card: &mut impl Card) -> Reuse;
 
-    /// Takes what belongs to the guest from the device, and leaves that stopped.
+    /// Takes what belongs to the guest from the device, and leaves that stopped. Answers what DMA is
+    /// over because of it.
     ///
     /// # Errors
     ///
     /// [`Busy`]: not now; the device was left alone.
-    fn save(&mut self, context: &mut Self::Context, card: &mut impl Card) -> Result<(), Busy>;
+    fn save(
+        &mut self,
+        context: &mut Self::Context,
+        card: &mut impl Card,
+    ) -> Result<Channels, Busy>;
+
+    /// As [`Self::save`], whatever the guest is in the middle of: that is lost, as if the device had
+    /// not done it, and the rest still belongs to the guest. To be called with all ports hooked.
+    fn seize(&mut self, context: &mut Self::Context, card: &mut impl Card) -> Channels;
 
     /// Gives the device to the guest: replays what was saved. From then on the guest is followed
     /// closely.

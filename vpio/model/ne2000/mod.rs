@@ -66,7 +66,7 @@ use register::{
 };
 use ring::Ring;
 
-/// How often CR is read, at most, until the card admits that it has stopped: 1.6 ms, the time of the
+/// How often CR is read, at most, until the card has sent a frame, or admits that it has stopped: 1.6 ms, the time of the
 /// longest frame (DP8390D, "Modes of operation"), with an access of 0.1 us or more to a port.
 const STOP_READS: u32 = 16_384;
 
@@ -402,6 +402,65 @@ impl Ne2000 {
             }
         }
     }
+
+    /// Takes what belongs to the guest from the card, of which page 0 is selected, and stops that.
+    fn take(&mut self, context: &mut Context, card: &mut impl Card) {
+        let (remote_address, remote_count) = self.remote(card);
+        // Before the card is stopped on our behalf.
+        let was_reset = card.read8(ISR) & isr::RST;
+
+        self.stop(card);
+
+        let seen = card.read8(ISR) & !isr::RST;
+        let boundary = card.read8(BNRY);
+        let transmit_status = self.transmit_status.unwrap_or_else(|| card.read8(TSR));
+        let mut address = [0; 6];
+        let mut multicast = [0; 8];
+
+        card.write8(CR, cr::PAGE1 | cr::ABORT | cr::STP);
+        for (port, byte) in (PAR0..).zip(&mut address) {
+            *byte = card.read8(port);
+        }
+        for (port, byte) in (MAR0..).zip(&mut multicast) {
+            *byte = card.read8(port);
+        }
+        let current = card.read8(CURR);
+
+        self.read_back(cr::STP, card);
+        context.unseen = None;
+        if let Sharing::Shared {
+            seen,
+            multicast: own,
+        } = self.sharing
+        {
+            multicast = own;
+            context.unseen = Some(seen).filter(|&seen| seen != current);
+            self.sharing = Sharing::Announced;
+        }
+        context.registers = Registers {
+            command: self.command & !cr::TXP,
+            pending: seen | was_reset | self.pending,
+            transmit_status,
+            page_start: self.register(PSTART),
+            page_stop: self.register(PSTOP),
+            boundary,
+            current,
+            transmit_page: self.register(TPSR),
+            transmit_count: self.wide(TBCR0, TBCR1),
+            remote_address,
+            remote_count,
+            receive_config: self.register(RCR),
+            transmit_config: self.register(TCR),
+            data_config: self.register(DCR),
+            interrupt_mask: self.register(IMR),
+            address,
+            multicast,
+        };
+
+        quiesce(card);
+        remote_read(card, 0, &mut context.prom);
+        remote_read(card, Page::FIRST.address(), context.memory.words_mut());
+    }
 }
 
 impl DeviceModel for Ne2000 {
@@ -551,67 +610,29 @@ impl DeviceModel for Ne2000 {
         }
     }
 
-    fn save(&mut self, context: &mut Context, card: &mut impl Card) -> Result<(), Busy> {
+    fn save(&mut self, context: &mut Context, card: &mut impl Card) -> Result<Channels, Busy> {
         if let Reuse::Busy(busy) = self.reuse(card) {
             return Err(busy);
         }
 
-        let (remote_address, remote_count) = self.remote(card);
-        // Before the card is stopped on our behalf.
-        let was_reset = card.read8(ISR) & isr::RST;
+        self.take(context, card);
+        Ok(Channels::NONE)
+    }
 
-        self.stop(card);
-
-        let seen = card.read8(ISR) & !isr::RST;
-        let boundary = card.read8(BNRY);
-        let transmit_status = self.transmit_status.unwrap_or_else(|| card.read8(TSR));
-        let mut address = [0; 6];
-        let mut multicast = [0; 8];
-
-        card.write8(CR, cr::PAGE1 | cr::ABORT | cr::STP);
-        for (port, byte) in (PAR0..).zip(&mut address) {
-            *byte = card.read8(port);
+    fn seize(&mut self, context: &mut Context, card: &mut impl Card) -> Channels {
+        self.attend(Attention::Close, card);
+        for _ in 0..STOP_READS {
+            if card.read8(CR) & cr::TXP == 0 {
+                break;
+            }
         }
-        for (port, byte) in (MAR0..).zip(&mut multicast) {
-            *byte = card.read8(port);
+        if self.command & cr::PS != 0 {
+            card.write8(CR, cr::ABORT | self.command & (cr::STP | cr::STA));
         }
-        let current = card.read8(CURR);
-
-        self.read_back(cr::STP, card);
-        context.unseen = None;
-        if let Sharing::Shared {
-            seen,
-            multicast: own,
-        } = self.sharing
-        {
-            multicast = own;
-            context.unseen = Some(seen).filter(|&seen| seen != current);
-            self.sharing = Sharing::Announced;
-        }
-        context.registers = Registers {
-            command: self.command & !cr::TXP,
-            pending: seen | was_reset | self.pending,
-            transmit_status,
-            page_start: self.register(PSTART),
-            page_stop: self.register(PSTOP),
-            boundary,
-            current,
-            transmit_page: self.register(TPSR),
-            transmit_count: self.wide(TBCR0, TBCR1),
-            remote_address,
-            remote_count,
-            receive_config: self.register(RCR),
-            transmit_config: self.register(TCR),
-            data_config: self.register(DCR),
-            interrupt_mask: self.register(IMR),
-            address,
-            multicast,
-        };
-
-        quiesce(card);
-        remote_read(card, 0, &mut context.prom);
-        remote_read(card, Page::FIRST.address(), context.memory.words_mut());
-        Ok(())
+        // A transaction of which a part is not known cannot go on.
+        self.bury();
+        self.take(context, card);
+        Channels::NONE
     }
 
     fn restore(&mut self, context: &Context, card: &mut impl Card) {

@@ -340,6 +340,29 @@ impl Rtl8139 {
         self.pending = 0;
         over
     }
+
+    /// Takes what belongs to the guest from the device, but for the places in its rings, and resets
+    /// that. Answers what is over.
+    fn take(&mut self, context: &mut Context, card: &mut impl Card) -> Channels {
+        *context = Context {
+            address: [card.read32(IDR0), card.read32(IDR0 | 4)],
+            multicast: [card.read32(MAR0), card.read32(MAR0 | 4)],
+            transmit_start: Descriptor::ALL
+                .map(|descriptor| card.read32(TSAD0 | descriptor.offset())),
+            receive_start: card.read32(RBSTART),
+            transmit_config: card.read32(TCR),
+            receive_config: card.read32(RCR),
+            timer: card.read32(TIMER_INT),
+            interrupt_mask: card.read16(IMR),
+            pending: card.read16(ISR) | self.pending,
+            multiple_interrupt: card.read16(MULINT),
+            config: [CONFIG1, CONFIG3, CONFIG4, CONFIG5].map(|port| card.read8(port)),
+            eeprom: card.read8(CR9346),
+        };
+        card.write16(IMR, 0);
+        card.write8(CR, cr::RST);
+        self.reload(card)
+    }
 }
 
 /// How far an access is shifted from the 32 bits of IMR and ISR, in bits.
@@ -533,30 +556,17 @@ impl DeviceModel for Rtl8139 {
         Reuse::Now
     }
 
-    fn save(&mut self, context: &mut Context, card: &mut impl Card) -> Result<(), Busy> {
+    fn save(&mut self, context: &mut Context, card: &mut impl Card) -> Result<Channels, Busy> {
         if let Reuse::Busy(busy) = self.reuse(card) {
             return Err(busy);
         }
 
-        *context = Context {
-            address: [card.read32(IDR0), card.read32(IDR0 | 4)],
-            multicast: [card.read32(MAR0), card.read32(MAR0 | 4)],
-            transmit_start: Descriptor::ALL
-                .map(|descriptor| card.read32(TSAD0 | descriptor.offset())),
-            receive_start: card.read32(RBSTART),
-            transmit_config: card.read32(TCR),
-            receive_config: card.read32(RCR),
-            timer: card.read32(TIMER_INT),
-            interrupt_mask: card.read16(IMR),
-            pending: card.read16(ISR) | self.pending,
-            multiple_interrupt: card.read16(MULINT),
-            config: [CONFIG1, CONFIG3, CONFIG4, CONFIG5].map(|port| card.read8(port)),
-            eeprom: card.read8(CR9346),
-        };
-        card.write16(IMR, 0);
-        card.write8(CR, cr::RST);
-        self.reload(card);
-        Ok(())
+        Ok(self.take(context, card))
+    }
+
+    /// The guest finds receiver and transmitter disabled, for their rings have lost their places.
+    fn seize(&mut self, context: &mut Context, card: &mut impl Card) -> Channels {
+        self.take(context, card)
     }
 
     fn restore(&mut self, context: &Context, card: &mut impl Card) {

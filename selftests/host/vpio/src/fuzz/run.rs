@@ -222,7 +222,9 @@ pub fn ne2000(events: u64, seed: u64) -> u64 {
             model.restore(&context, &mut card);
         } else {
             // Busy is an answer, too.
-            digest.add(u64::from(model.save(&mut context, &mut card).is_ok()));
+            if model.save(&mut context, &mut card).is_err() && random.next() & 1 != 0 {
+                assert!(model.seize(&mut context, &mut card).is_empty());
+            }
             found(context.share_out(&mut rest, &mut buffer), &mut digest);
             model = Ne2000::new(Quirks {
                 page_2_is_readable: random.next() & 1 != 0,
@@ -295,7 +297,22 @@ pub fn rtl8139(events: u64, seed: u64) -> u64 {
                 1 => model.set_on_denied(OnDenied::Ignore),
                 2 => model.attend(Attention::Close, &mut card),
                 3 => {
-                    if model.save(&mut context, &mut card).is_ok() {
+                    let over = match model.save(&mut context, &mut card) {
+                        Ok(over) => Some(over),
+                        Err(_) if random.next() & 1 != 0 => {
+                            Some(model.seize(&mut context, &mut card))
+                        }
+                        Err(_) => None,
+                    };
+
+                    if let Some(over) = over {
+                        for channel in Channel::ALL {
+                            assert!(
+                                !over.contains(channel) || pinned.contains(channel),
+                                "{event}: {channel:?} was not pinned"
+                            );
+                        }
+
                         let pinning = Pinning::ALL[usize::from(random.byte() & 1)];
 
                         // The guest is gone, and all that was pinned for it.

@@ -5,10 +5,12 @@
 use proptest::prelude::*;
 use vpio_host::model::device::{Busy, Reuse, QUIET_US};
 use vpio_host::tunable::OutOfRange;
-use vpio_host::turns::{Decision, Pace, Slot, Turns};
+use vpio_host::turns::{Decision, Pace, Slot, Turns, STANDSTILL};
 
 const SLICE_US: u64 = Pace::SLICE_US.default;
 const PATIENCE_US: u64 = Pace::PATIENCE_US.default;
+/// The same by the clock.
+const STANDSTILL_US: u64 = STANDSTILL * PATIENCE_US;
 
 const BUSY: Reuse = Reuse::Busy(Busy::Transaction);
 
@@ -33,7 +35,7 @@ fn the_card_stays_where_nobody_else_wants_it() {
     turns.rest();
     for now_us in [0, SLICE_US, u64::MAX] {
         assert_eq!(
-            turns.decide(&Pace::new(), now_us, unasked),
+            turns.decide(&Pace::new(), now_us, 0, unasked),
             Decision::Keep { again_us: None }
         );
     }
@@ -45,12 +47,12 @@ fn whoever_comes_first_has_it_at_once() {
     let slot = turns.arrive().unwrap();
 
     assert_eq!(
-        turns.decide(&Pace::new(), 0, unasked),
+        turns.decide(&Pace::new(), 0, 0, unasked),
         Decision::Keep { again_us: None }
     );
     turns.want(slot, 7);
     assert_eq!(
-        turns.decide(&Pace::new(), 7, unasked),
+        turns.decide(&Pace::new(), 7, 0, unasked),
         Decision::HandOver { to: slot }
     );
     turns.given(slot, 7);
@@ -64,25 +66,25 @@ fn a_slice_is_the_owners() {
 
     turns.want(second, 100);
     assert_eq!(
-        turns.decide(&pace, 100, unasked),
+        turns.decide(&pace, 100, 0, unasked),
         Decision::Keep {
             again_us: Some(SLICE_US)
         }
     );
     assert_eq!(
-        turns.decide(&pace, SLICE_US, || BUSY),
+        turns.decide(&pace, SLICE_US, 0, || BUSY),
         Decision::Follow {
             again_us: SLICE_US + u64::from(QUIET_US)
         }
     );
     assert_eq!(
-        turns.decide(&pace, SLICE_US, || Reuse::Now),
+        turns.decide(&pace, SLICE_US, 0, || Reuse::Now),
         Decision::HandOver { to: second }
     );
 
     pace.slice_us.set(5_000).unwrap();
     assert_eq!(
-        turns.decide(&pace, 5_000, || Reuse::Now),
+        turns.decide(&pace, 5_000, 0, || Reuse::Now),
         Decision::HandOver { to: second }
     );
 }
@@ -94,14 +96,14 @@ fn a_slice_ends_when_the_owner_rests() {
     turns.want(second, 100);
     turns.rest();
     assert_eq!(
-        turns.decide(&Pace::new(), 100, || Reuse::Now),
+        turns.decide(&Pace::new(), 100, 0, || Reuse::Now),
         Decision::HandOver { to: second }
     );
     turns.given(second, 200);
     // That was the rest of another.
     turns.want(first, 200);
     assert_eq!(
-        turns.decide(&Pace::new(), 200, unasked),
+        turns.decide(&Pace::new(), 200, 0, unasked),
         Decision::Keep {
             again_us: Some(200 + SLICE_US)
         }
@@ -116,44 +118,60 @@ fn an_owner_has_time_to_end_what_it_does() {
     let wanted_us = 10 * SLICE_US;
 
     turns.want(second, wanted_us);
-    for (over_us, reuse, expected) in [
-        (0, Reuse::MidTransfer, None),
-        (999, Reuse::MidTransfer, None),
+    for (over_us, ran_us, reuse, expected) in [
+        (0, 0, Reuse::MidTransfer, None),
+        (999, 0, Reuse::MidTransfer, None),
         (
             1_000,
+            0,
             Reuse::MidTransfer,
             Some(Decision::HandOver { to: second }),
         ),
-        (1_000, BUSY, None),
-        (PATIENCE_US - 1, BUSY, None),
-        (PATIENCE_US, BUSY, Some(Decision::TakeAway { to: second })),
+        (1_000, 1_000, BUSY, None),
+        // One that does not run cannot come to an end.
+        (STANDSTILL_US - 1, PATIENCE_US - 1, BUSY, None),
         (
+            PATIENCE_US,
+            PATIENCE_US,
+            BUSY,
+            Some(Decision::TakeAway { to: second }),
+        ),
+        (
+            STANDSTILL_US,
+            0,
+            BUSY,
+            Some(Decision::TakeAway { to: second }),
+        ),
+        (
+            STANDSTILL_US,
             PATIENCE_US,
             Reuse::MidTransfer,
             Some(Decision::HandOver { to: second }),
         ),
         (
+            STANDSTILL_US,
             PATIENCE_US,
             Reuse::Now,
             Some(Decision::HandOver { to: second }),
         ),
         (
             u64::MAX - wanted_us,
+            0,
             BUSY,
             Some(Decision::TakeAway { to: second }),
         ),
     ] {
         let now_us = wanted_us + over_us;
-        let decision = turns.decide(&pace, now_us, || reuse);
+        let decision = turns.decide(&pace, now_us, ran_us, || reuse);
 
         match expected {
-            Some(expected) => assert_eq!(decision, expected, "{over_us} {reuse:?}"),
+            Some(expected) => assert_eq!(decision, expected, "{over_us} {ran_us} {reuse:?}"),
             None => assert_eq!(
                 decision,
                 Decision::Follow {
-                    again_us: (now_us + u64::from(QUIET_US)).min(wanted_us + PATIENCE_US)
+                    again_us: (now_us + u64::from(QUIET_US)).min(wanted_us + STANDSTILL_US)
                 },
-                "{over_us} {reuse:?}"
+                "{over_us} {ran_us} {reuse:?}"
             ),
         }
     }
@@ -176,12 +194,12 @@ fn slots_are_for_those_who_are_there() {
     turns.given(second, 2);
     assert_eq!(turns.owner(), None);
     assert_eq!(
-        turns.decide(&Pace::new(), 3, unasked),
+        turns.decide(&Pace::new(), 3, 0, unasked),
         Decision::Keep { again_us: None }
     );
     turns.want(third, 3);
     assert_eq!(
-        turns.decide(&Pace::new(), 3, unasked),
+        turns.decide(&Pace::new(), 3, 0, unasked),
         Decision::HandOver { to: third }
     );
     assert_eq!(turns.arrive(), Some(first));
@@ -254,7 +272,7 @@ proptest! {
     /// If all want the card always, each has had it as often as the others, and for as long.
     #[test]
     fn it_is_fair(
-        owners in prop::collection::vec((reuse(), any::<bool>()), 1..200),
+        owners in prop::collection::vec((reuse(), any::<bool>(), 0..2 * PATIENCE_US), 1..200),
         step_us in 100u64..5_000,
     ) {
         let mut turns = Turns::<4>::new();
@@ -262,7 +280,7 @@ proptest! {
         let pace = Pace::new();
         let mut now_us = 0;
 
-        for (reuse, rests) in owners {
+        for (reuse, rests, ran_us) in owners {
             for slot in slots {
                 turns.want(slot, now_us);
             }
@@ -271,7 +289,7 @@ proptest! {
             }
             // Until it has changed hands.
             let to = loop {
-                match turns.decide(&pace, now_us, || reuse) {
+                match turns.decide(&pace, now_us, ran_us, || reuse) {
                     Decision::HandOver { to } | Decision::TakeAway { to } => break to,
                     Decision::Keep { .. } | Decision::Follow { .. } => now_us += step_us,
                 }
@@ -286,20 +304,20 @@ proptest! {
         }
     }
 
-    /// Whatever happens, somebody who wants the card gets it after a slice and a patience for each
+    /// Whatever happens, somebody who wants the card gets it after a slice and a standstill for each
     /// of the others, if those who have to decide do not oversleep.
     #[test]
     fn nobody_waits_for_ever(
-        events in prop::collection::vec((event(), reuse()), 1..200),
+        events in prop::collection::vec((event(), reuse(), 0..2 * PATIENCE_US), 1..200),
     ) {
         let mut turns = Turns::<4>::new();
         let mut slots: [Option<Slot>; 4] = [None; 4];
         let mut waiting: [Option<u64>; 4] = [None; 4];
         let pace = Pace::new();
-        let bound_us = 3 * (SLICE_US + PATIENCE_US + u64::from(QUIET_US));
+        let bound_us = 3 * (SLICE_US + STANDSTILL_US + u64::from(QUIET_US));
         let mut now_us: u64 = 0;
 
-        for (event, reuse) in events {
+        for (event, reuse, ran_us) in events {
             let mut until_us = now_us;
 
             match event {
@@ -328,7 +346,7 @@ proptest! {
                 let others_wait = waiting.iter().any(Option::is_some);
                 let owner = turns.owner();
 
-                match turns.decide(&pace, now_us, || reuse) {
+                match turns.decide(&pace, now_us, ran_us, || reuse) {
                     Decision::Keep { again_us: Some(at) } | Decision::Follow { again_us: at } => {
                         prop_assert!(others_wait && at > now_us);
                         if at > until_us {
@@ -373,7 +391,7 @@ proptest! {
             for slot in slots {
                 turns.want(slot, now_us);
             }
-            if let Decision::HandOver { to } = turns.decide(&pace, now_us, || Reuse::Now) {
+            if let Decision::HandOver { to } = turns.decide(&pace, now_us, 0, || Reuse::Now) {
                 prop_assert!(since_us.is_none_or(|since_us| now_us - since_us >= SLICE_US));
                 turns.given(to, now_us);
                 since_us = Some(now_us);

@@ -303,6 +303,91 @@ fn the_card_changes_hands_between_transactions() {
 }
 
 #[test]
+fn what_is_seized_loses_its_transaction_alone() {
+    type Prepare = fn(&mut Shared<Dp8390, Ne2000>);
+
+    let on_another_page: Prepare = |guest| {
+        guest.attend(Attention::Close);
+        guest.out(CR, 0x22);
+        guest.out(CR, 0x62);
+    };
+    let in_an_unseen_transfer: Prepare = |guest| {
+        guest.out(CR, 0x22);
+        guest.out(RBCR0, 8);
+        guest.attend(Attention::Close);
+        for (port, byte) in [(RBCR1, 0), (RSAR0, 0), (RSAR1, 0x40), (CR, 0x0a)] {
+            guest.out(port, byte);
+        }
+    };
+    let unfollowed: Prepare = |guest| guest.out(CR, 0x22);
+    let sending: Prepare = |guest| {
+        guest.card.is_fast = false;
+        guest.attend(Attention::Close);
+        guest.out(CR, 0x22);
+        guest.out(CR, 0x26);
+    };
+    let overrun: Prepare = |guest| {
+        guest.attend(Attention::Close);
+        guest.out(CR, 0x22);
+        guest.card.overflow();
+    };
+
+    for (prepare, command, pending) in [
+        (on_another_page, 0x62, 0),
+        (in_an_unseen_transfer, 0x0a, 0),
+        (unfollowed, 0x22, 0),
+        (sending, 0x22, 0),
+        (overrun, 0x22, isr::OVW),
+    ] {
+        for quirks in [BARE, FULL] {
+            let mut guest = guest(quirks);
+            let mut context = Context::new([[0; 2]; 16]);
+
+            for (port, byte) in [(RCR, rcr::AB), (IMR, 0x3f), (CR, 0x62)] {
+                guest.out(port, byte);
+            }
+            for (port, byte) in (PAR0..).zip([2, 0, 0, 0, 0, 7]) {
+                guest.out(port, byte);
+            }
+            guest.out(CR, 0x22);
+            guest.attend(Attention::Relaxed);
+            prepare(&mut guest);
+            assert!(matches!(guest.reuse(), Reuse::Busy(_)));
+            assert_eq!(
+                guest.model.seize(&mut context, &mut guest.card),
+                Channels::NONE
+            );
+
+            let registers = context.registers;
+
+            assert_eq!(registers.command, command);
+            assert_eq!(registers.pending, pending);
+            assert_eq!(registers.remote_count, 0);
+            assert_eq!((registers.page_start, registers.page_stop), (0x4c, 0x80));
+            assert_eq!((registers.current, registers.boundary), (0x4d, 0x4c));
+            assert_eq!(registers.receive_config, rcr::AB);
+            assert_eq!(registers.interrupt_mask, 0x3f);
+            assert_eq!(registers.address, [2, 0, 0, 0, 0, 7]);
+            assert_eq!(guest.card.command & cr::STP, cr::STP);
+            guest.card.finish();
+
+            // The guest finds it as it was, and can go on.
+            guest.model.restore(&context, &mut guest.card);
+            assert_eq!(
+                guest.in8(CR) & !cr::TXP & !cr::RD,
+                command & !cr::RD,
+                "{quirks:?}"
+            );
+            guest.out(CR, 0x22);
+            assert_eq!(guest.in8(ISR) & !isr::RDC, pending);
+            assert_eq!(guest.model.owes_interrupt(), pending != 0);
+            guest.out(ISR, 0xff);
+            assert_eq!(guest.reuse(), Reuse::Now);
+        }
+    }
+}
+
+#[test]
 fn an_idle_guest_does_not_hold_the_card() {
     let mut guest = guest(BARE);
 

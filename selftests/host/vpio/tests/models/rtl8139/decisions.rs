@@ -7,6 +7,7 @@ use crate::model::card::Card;
 use crate::model::device::{Busy, DeviceModel, Reuse, Verdict};
 use crate::model::dma::{Channel, Channels, Denial, Direction, Dma, OnDenied, Span};
 use crate::model::ports::PortSet;
+use crate::model::rtl8139::context::Context;
 use crate::model::rtl8139::register::{cr, *};
 use crate::model::rtl8139::{Pinning, Rtl8139};
 
@@ -252,6 +253,34 @@ fn a_reset_ends_all() {
         );
         assert_eq!(guest.model.receiving(), None);
         assert_eq!(guest.model.reuse(&mut guest.card), Reuse::Busy(Busy::Rings));
+    }
+}
+
+#[test]
+fn what_is_seized_loses_its_rings() {
+    for pinning in Pinning::ALL {
+        let mut guest = guest(pinning, OnDenied::Ignore);
+        let mut context = Context::new([0; 2]);
+
+        guest.output(Access::dword(RBSTART), 0x4000, &RAM);
+        guest.output(TSAD1, 0x2000, &RAM);
+        guest.output(TSD1, 0x100, &RAM);
+        guest.output(Access::byte(CR), cr::RE.into(), &RAM);
+        assert!(matches!(
+            guest.model.reuse(&mut guest.card),
+            Reuse::Busy(_)
+        ));
+        assert_eq!(
+            guest.model.seize(&mut context, &mut guest.card),
+            Channels::NONE
+                .with(Channel::Receive)
+                .with(Channel::Transmit1)
+        );
+        assert_eq!(context.receive_start, 0x4000);
+        assert_eq!(context.transmit_start[1], 0x2000);
+        guest.model.restore(&context, &mut guest.card);
+        assert_eq!(guest.model.receiving(), None);
+        assert_eq!(guest.model.sending(Descriptor::D1), None);
     }
 }
 
