@@ -567,7 +567,10 @@ fn print(name: &str, report: &Report, elapsed: Duration, log: &Path) {
     )];
     for case in &report.cases {
         match &case.outcome {
-            Outcome::Failed => lines.push(format!("      not ok: {}", case.name)),
+            Outcome::Failed => {
+                lines.push(format!("      not ok: {}", case.name));
+                lines.extend(case.notes.iter().map(|note| format!("        # {note}")));
+            }
             Outcome::Skipped(reason) => {
                 lines.push(format!("      skipped: {} ({reason})", case.name));
             }

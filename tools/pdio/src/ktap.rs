@@ -7,6 +7,8 @@
 //! too many results, numbers out of order, or a parent that says `ok` over a
 //! subtest that says `not ok` are failures.
 
+use std::collections::VecDeque;
+
 /// How one test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -25,7 +27,12 @@ pub struct Case {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
+    /// The last lines that it wrote for a reader, at most [`NOTES`].
+    pub notes: Vec<String>,
 }
+
+/// How many lines of a test that failed say why, as a rule.
+const NOTES: usize = 12;
 
 /// Everything that a test program reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -103,11 +110,18 @@ pub fn parse(text: &str, status: i32) -> Report {
     let mut levels = vec![Level::at(0)];
     // Failures of subtests that wait for their parent's result line.
     let mut pending: Vec<String> = Vec::new();
+    let mut notes = VecDeque::new();
 
     for line in text.lines() {
         let body = line.trim_start_matches(' ');
         let indent = line.len() - body.len();
         let Some(item) = Item::parse(body.trim_end()) else {
+            if let Some(note) = body.strip_prefix('#') {
+                if notes.len() == NOTES {
+                    notes.pop_front();
+                }
+                notes.push_back(note.trim().to_owned());
+            }
             continue;
         };
 
@@ -130,6 +144,7 @@ pub fn parse(text: &str, status: i32) -> Report {
                 report.cases.push(Case {
                     name: "all".into(),
                     outcome: Outcome::Skipped(reason),
+                    notes: vec![],
                 });
             }
             Item::Plan(count, _) => {
@@ -159,7 +174,11 @@ pub fn parse(text: &str, status: i32) -> Report {
                 pending.clear();
                 level.failed |= outcome == Outcome::Failed;
                 if outermost {
-                    report.cases.push(Case { name, outcome });
+                    report.cases.push(Case {
+                        name,
+                        outcome,
+                        notes: notes.drain(..).collect(),
+                    });
                 }
             }
         }
@@ -179,6 +198,7 @@ pub fn parse(text: &str, status: i32) -> Report {
             report.cases.push(Case {
                 name: "all".into(),
                 outcome: Outcome::Skipped(last),
+                notes: vec![],
             });
             return report;
         }
@@ -289,6 +309,18 @@ mod tests {
     fn diagnostics_and_noise_are_ignored() {
         let text = "noise\nTAP version 13\n1..1\n# ok 5 not a result\nokay then\n#  RUN  x ...\nok 1 x\n# Totals: pass:1\n";
         assert_eq!(counts(text, 0), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_test_has_the_notes_before_its_result() {
+        let many: String = (0..20).map(|note| format!("# note {note}\n")).collect();
+        let text = format!("1..3\n# why\nok 1 a\nnot ok 2 b\n{many}not ok 3 c\n");
+        let report = parse(&text, 1);
+
+        assert_eq!(report.cases[0].notes, ["why"]);
+        assert!(report.cases[1].notes.is_empty());
+        assert_eq!(report.cases[2].notes.len(), NOTES);
+        assert_eq!(report.cases[2].notes[NOTES - 1], "note 19");
     }
 
     #[test]
