@@ -501,6 +501,8 @@ fn measure_vpio(args: &VpioArgs) -> Result<ExitCode> {
         vpio: Some(vpio::Loads {
             rounds: args.rounds,
             scale: args.scale,
+            cards: vpio::Loads::all_cards(),
+            turns: true,
             initrd: bench.initrd(true)?,
         }),
         budget: None,
@@ -554,6 +556,7 @@ fn measure_with(
             records: outcome.records,
             figures: outcome.figures,
             loads: outcome.loads,
+            turns: outcome.turns,
         },
     )?;
     report(out)
@@ -686,11 +689,17 @@ fn report(dir: &Path) -> Result<bool> {
     for file in plot::all(dir, &results.records)?
         .into_iter()
         .chain(iopf::plot::all(dir, &results.figures)?)
-        .chain(vpio::plot::all(dir, &results.loads)?)
+        .chain(vpio::plot::all(dir, &results.loads, &results.turns)?)
     {
         println!("{}", file.display());
     }
-    let jsons = [results::RESULTS, results::IOPF, results::VPIO].map(|name| dir.join(name));
+    let jsons = [
+        results::RESULTS,
+        results::IOPF,
+        results::VPIO,
+        results::TURNS,
+    ]
+    .map(|name| dir.join(name));
     for file in jsons.iter().chain([&path]) {
         println!("{}", file.display());
     }

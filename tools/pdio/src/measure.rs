@@ -142,10 +142,7 @@ impl Plan {
             }
             Job::Content => self.checked().count() * 3 + 1,
             Job::Iopf(_) => 2,
-            Job::Vpio => self
-                .vpio
-                .as_ref()
-                .map_or(0, |loads| loads.rounds as usize + 1),
+            Job::Vpio => self.vpio.as_ref().map_or(0, |loads| loads.steps()),
         }
     }
 
@@ -179,6 +176,8 @@ pub struct Outcome {
     pub figures: Vec<Measured>,
     /// What guests with a card have done.
     pub loads: Vec<vpio::Measured>,
+    /// How they have shared it.
+    pub turns: Vec<vpio::turns::Measured>,
     /// The machines that measured.
     pub machines: Vec<String>,
     /// What the budget did not allow.
@@ -277,6 +276,7 @@ impl Session<'_> {
             outcome.content.extend(result.content);
             outcome.figures.extend(result.figures);
             outcome.loads.extend(result.loads);
+            outcome.turns.extend(result.turns);
             outcome.machines.extend(result.machines);
             outcome.left_out.extend(result.left_out);
         }
@@ -498,28 +498,41 @@ impl Session<'_> {
         };
         self.step("vpio: boot")?;
         let mut guest = Guest::boot(&machine, BOOT)?;
-        let mut measured = Vec::new();
-        for round in 1..=loads.rounds {
-            self.step(&format!("vpio: round {round}"))?;
-            let output = guest.run(&loads.command(GUEST_SELFTESTS), ANSWERS)?;
-            let log = self.out.join(format!("vpio-{round}.log"));
+        let mut outcome = Outcome::default();
+        let mut run = |name: &str, round: u32, command: &str| -> Result<String> {
+            self.step(&format!("vpio: {name}, round {round}"))?;
+            let output = guest.run(command, ANSWERS)?;
+            let log = self.out.join(format!("vpio-{name}-{round}.log"));
             fs::write(&log, &output.text)
                 .with_context(|| format!("cannot write {}", log.display()))?;
-            measured.extend(
-                vpio::parse(&output.text)?
-                    .into_iter()
-                    .map(|load| vpio::Measured {
-                        round,
-                        accelerator: machine.accel.to_string(),
-                        load,
-                    }),
-            );
+            Ok(output.text)
+        };
+        for round in 1..=loads.rounds {
+            let accelerator = machine.accel.to_string();
+            let text = run("accesses", round, &loads.command(GUEST_SELFTESTS))?;
+            let measured = vpio::parse(&text)?.into_iter();
+            outcome.loads.extend(measured.map(|load| vpio::Measured {
+                round,
+                accelerator: accelerator.clone(),
+                load,
+            }));
+            if !loads.turns {
+                continue;
+            }
+            let text = run("turns", round, &vpio::turns::command(GUEST_SELFTESTS))?;
+            let measured = vpio::turns::parse(&text)?.into_iter();
+            outcome
+                .turns
+                .extend(measured.map(|turns| vpio::turns::Measured {
+                    round,
+                    accelerator: accelerator.clone(),
+                    turns,
+                }));
         }
         self.judge(&guest)?;
         Ok(Outcome {
-            loads: measured,
             machines: vec![format!("vpio: {}", machine.describe())],
-            ..Outcome::default()
+            ..outcome
         })
     }
 

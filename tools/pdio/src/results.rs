@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a run leaves behind: `results.json`, `iopf.json`, `vpio.json` and `run.json`.
+//! What a run leaves behind: `results.json`, `iopf.json`, `vpio.json`, `vpio-turns.json` and `run.json`.
 //!
 //! The schema is described in `Documentation/dma-map-cache/results-schema.rst`, that of `iopf.json` by
-//! [`Figure`](iopf_bench::figure::Figure), that of `vpio.json` by [`Load`](crate::vpio::Load).
+//! [`Figure`](iopf_bench::figure::Figure), those of the last two by
+//! [`Load`](crate::vpio::Load) and [`Turns`](crate::vpio::turns::Turns).
 
 use std::fs;
 use std::path::Path;
@@ -110,6 +111,8 @@ pub const RESULTS: &str = "results.json";
 pub const IOPF: &str = "iopf.json";
 /// Name of the file of what guests with a card have done.
 pub const VPIO: &str = "vpio.json";
+/// Name of the file of how guests have shared a card.
+pub const TURNS: &str = "vpio-turns.json";
 const RUN: &str = "run.json";
 
 /// All that a run leaves behind.
@@ -123,6 +126,8 @@ pub struct Results {
     pub figures: Vec<Measured>,
     /// What guests with a card have done.
     pub loads: Vec<vpio::Measured>,
+    /// How guests have shared a card.
+    pub turns: Vec<vpio::turns::Measured>,
 }
 
 /// Writes it to `dir`.
@@ -130,7 +135,8 @@ pub fn save(dir: &Path, results: &Results) -> Result<()> {
     write(&dir.join(RUN), &serde_json::to_string_pretty(&results.run)?)?;
     write(&dir.join(RESULTS), &lines(&results.records)?)?;
     write(&dir.join(IOPF), &lines(&results.figures)?)?;
-    write(&dir.join(VPIO), &lines(&results.loads)?)
+    write(&dir.join(VPIO), &lines(&results.loads)?)?;
+    write(&dir.join(TURNS), &lines(&results.turns)?)
 }
 
 /// An array, one element to a line: easy on diff, grep and the eye.
@@ -149,6 +155,7 @@ pub fn load(dir: &Path) -> Result<Results> {
         records: read(&dir.join(RESULTS))?,
         figures: read_any(&dir.join(IOPF))?,
         loads: read_any(&dir.join(VPIO))?,
+        turns: read_any(&dir.join(TURNS))?,
     })
 }
 
@@ -231,14 +238,15 @@ pub(crate) mod tests {
             records,
             figures: vec![crate::iopf::tests::measured("wall", figure)],
             loads: vec![vpio::tests::measured("hook", "ssh", 12)],
+            turns: vec![vpio::turns::tests::measured(5_000, "a", 12)],
         };
         save(dir.path(), &results).unwrap();
         assert_eq!(load(dir.path()).unwrap(), results);
-        for file in [IOPF, VPIO] {
+        for file in [IOPF, VPIO, TURNS] {
             fs::remove_file(dir.path().join(file)).unwrap();
         }
         let earlier = load(dir.path()).unwrap();
-        assert!(earlier.figures.is_empty() && earlier.loads.is_empty());
+        assert!(earlier.figures.is_empty() && earlier.loads.is_empty() && earlier.turns.is_empty());
     }
 
     #[test]

@@ -192,6 +192,7 @@ pub fn report(results: &Results) -> String {
         records,
         figures,
         loads,
+        turns,
     } = results;
     let mut out = String::new();
     head(&mut out, results);
@@ -210,6 +211,7 @@ pub fn report(results: &Results) -> String {
     }
     out += &iopf::table::report(figures);
     out += &vpio::table::report(loads);
+    out += &vpio::turns::report(turns);
     tail(&mut out, run);
     out
 }

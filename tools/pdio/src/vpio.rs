@@ -4,15 +4,17 @@
 //! accesses, how many of them leave the guest, and how far that comes. `selftests/vpio/accesses.sh`
 //! counts.
 
+mod fields;
 pub mod plot;
 pub mod table;
+pub mod turns;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use fields::Fields;
 use table::CARDS;
 
 /// What to measure.
@@ -22,15 +24,29 @@ pub struct Loads {
     pub rounds: u32,
     /// How many times 64 KiB and 1 MiB the downloads are.
     pub scale: u32,
+    /// How the guests have their card.
+    pub cards: Vec<&'static str>,
+    /// Whether two guests share a card as well.
+    pub turns: bool,
     /// The file system of a machine that runs guests of its own.
     pub initrd: PathBuf,
 }
 
 impl Loads {
+    /// All ways in which guests can have a card.
+    pub fn all_cards() -> Vec<&'static str> {
+        CARDS.map(|(card, _)| card).into()
+    }
+
+    /// How many steps that is, for a progress bar.
+    pub fn steps(&self) -> usize {
+        1 + self.rounds as usize * (1 + usize::from(self.turns))
+    }
+
     /// The command of the machine that does it once.
     pub fn command(&self, suites: &str) -> String {
         let scale = self.scale;
-        let cards = CARDS.map(|(card, _)| card).join(" ");
+        let cards = self.cards.join(" ");
         format!(
             "cd {suites}/vpio && PDIO_TEST_SCALE={scale} PDIO_TEST_CARDS='{cards}' ./accesses.sh"
         )
@@ -100,31 +116,20 @@ pub fn parse(text: &str) -> Result<Vec<Load>> {
 }
 
 fn load(fields: &str) -> Result<Load> {
-    let fields: BTreeMap<&str, &str> = fields
-        .split_whitespace()
-        .filter_map(|field| field.split_once('='))
-        .collect();
-    let text = |name: &str| {
-        let value = fields.get(name).copied();
-        value.with_context(|| format!("there is no {name}"))
-    };
-    let number = |name: &str| {
-        let value = text(name)?.parse();
-        value.with_context(|| format!("{name} is no number"))
-    };
+    let fields = Fields::of(fields);
     Ok(Load {
-        card: text("card")?.into(),
-        load: text("load")?.into(),
-        packets: number("packets")?,
-        bytes: number("bytes")?,
-        accesses: number("accesses")?,
-        exits: number("exits")?,
-        user_exits: number("user_exits")?,
-        model_updates: match fields.contains_key("model_updates") {
-            true => Some(number("model_updates")?),
+        card: fields.text("card")?.into(),
+        load: fields.text("load")?.into(),
+        packets: fields.number("packets")?,
+        bytes: fields.number("bytes")?,
+        accesses: fields.number("accesses")?,
+        exits: fields.number("exits")?,
+        user_exits: fields.number("user_exits")?,
+        model_updates: match fields.has("model_updates") {
+            true => Some(fields.number("model_updates")?),
             false => None,
         },
-        ms: number("ms")?,
+        ms: fields.number("ms")?,
     })
 }
 

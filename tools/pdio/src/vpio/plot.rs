@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::table::{CARDS, LOADS, exits, hooked_share, median, paper_share, throughput};
-use super::{Load, Measured};
+use super::{Load, Measured, turns};
 use crate::chart::{Bar, Chart, Marks, Panel, Scale, Style};
 use crate::plot::save;
 use crate::table::figure;
@@ -17,10 +17,16 @@ const PAPER: usize = 6;
 const HERE: usize = 0;
 
 /// Draws everything that was measured, and returns the files.
-pub fn all(dir: &Path, measured: &[Measured]) -> Result<Vec<PathBuf>> {
+pub fn all(dir: &Path, measured: &[Measured], turns: &[turns::Measured]) -> Result<Vec<PathBuf>> {
+    let charts = [
+        ("vpio-accesses", accesses(measured)),
+        ("vpio-turns", turns::chart(turns)),
+    ];
     let mut files = Vec::new();
-    if let Some(chart) = accesses(measured) {
-        files.extend(save(dir, "vpio-accesses", &chart)?);
+    for (name, chart) in charts {
+        if let Some(chart) = chart {
+            files.extend(save(dir, name, &chart)?);
+        }
     }
     Ok(files)
 }
@@ -96,7 +102,7 @@ mod tests {
     #[test]
     fn nothing_measured_draws_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(all(dir.path(), &[]).unwrap().is_empty());
+        assert!(all(dir.path(), &[], &[]).unwrap().is_empty());
     }
 
     #[test]
