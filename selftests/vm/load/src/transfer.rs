@@ -15,6 +15,8 @@
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
 use crate::hook;
@@ -168,30 +170,50 @@ impl Messages {
     }
 }
 
-/// Answers requests, one after the other, until killed.
+/// Where datagrams of all clients arrive.
+struct Datagrams {
+    socket: UdpSocket,
+    /// Of the request that they are for.
+    turn: Mutex<()>,
+}
+
+/// Answers requests until killed: those over TCP at once, those for datagrams one after the other.
 pub fn serve(port: &str) -> Outcome {
     let port: u16 = port.parse().map_err(|_| "PORT is not a number")?;
     let listener = TcpListener::bind(("0.0.0.0", port))?;
-    let datagrams = UdpSocket::bind(("0.0.0.0", port))?;
-    datagrams.set_read_timeout(Some(PATIENCE))?;
-    for stream in listener.incoming() {
-        if let Err(error) = stream
-            .map_err(Into::into)
-            .and_then(|s| answer(s, &datagrams))
-        {
-            eprintln!("pdio-load: serve: {error}");
+    let datagrams = Datagrams {
+        socket: UdpSocket::bind(("0.0.0.0", port))?,
+        turn: Mutex::new(()),
+    };
+
+    datagrams.socket.set_read_timeout(Some(PATIENCE))?;
+    thread::scope(|scope| {
+        for stream in listener.incoming() {
+            let datagrams = &datagrams;
+
+            scope.spawn(move || {
+                let answered = stream.map_err(Into::into);
+
+                if let Err(error) = answered.and_then(|stream| answer(stream, datagrams)) {
+                    eprintln!("pdio-load: serve: {error}");
+                }
+            });
         }
-    }
+    });
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, datagrams: &UdpSocket) -> Outcome {
+fn answer(mut stream: TcpStream, datagrams: &Datagrams) -> Outcome {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     // The client waits for the answer to its request, so nothing else is in the buffer.
     BufReader::new(&stream).read_line(&mut line)?;
     let request = Request::from_line(&line)?;
+    let _turn = match request.kind {
+        Kind::Udp => Some(datagrams.turn.lock().map_err(|_| "another has failed")?),
+        _ => None,
+    };
     stream.set_nodelay(request.kind == Kind::RequestResponse)?;
     stream.write_all(b"k")?;
 
@@ -225,13 +247,13 @@ fn answer(mut stream: TcpStream, datagrams: &UdpSocket) -> Outcome {
         Kind::Udp => {
             for count in [request.warmup, request.count] {
                 for number in 0..count {
-                    let (length, sender) = datagrams.recv_from(messages.incoming())?;
+                    let (length, sender) = datagrams.socket.recv_from(messages.incoming())?;
                     if length != request.size {
                         return Err(format!("a datagram of {length} bytes arrived").into());
                     }
                     messages.received()?;
                     if ends_burst(number, count) {
-                        datagrams.send_to(b"k", sender)?;
+                        datagrams.socket.send_to(b"k", sender)?;
                     }
                 }
             }
@@ -394,7 +416,10 @@ mod tests {
     fn every_kind_gets_through_with_verified_content() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let datagrams = UdpSocket::bind(address).unwrap();
+        let datagrams = Datagrams {
+            socket: UdpSocket::bind(address).unwrap(),
+            turn: Mutex::new(()),
+        };
         for kind in ["stream", "receive", "rr", "udp"] {
             thread::scope(|scope| {
                 let server = scope.spawn(|| {
