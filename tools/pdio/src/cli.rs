@@ -195,6 +195,9 @@ struct IopfArgs {
     short: bool,
 }
 
+/// Seconds, and thousands of frames, for the large download.
+const VPIO_SCALE: u32 = 4;
+
 #[derive(Debug, Args)]
 struct VpioArgs {
     /// Where results go
@@ -204,7 +207,7 @@ struct VpioArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// How many times 64 KiB and 1 MiB the downloads are
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = VPIO_SCALE, value_parser = clap::value_parser!(u32).range(1..=1024))]
     scale: u32,
 }
 
@@ -424,7 +427,7 @@ fn measure(kind: &str, args: &MeasureArgs) -> Result<ExitCode> {
             true => args.out.join(iommu.name()),
             false => args.out.clone(),
         };
-        let (plan, left_out) = plan(kind, args, iommu, aside, &bench.payload, &verdict)?;
+        let (plan, left_out) = plan(kind, args, iommu, aside, &bench, &verdict)?;
         if !measure_with(kind, &bench, &verdict, &plan, left_out, &out)? {
             status = ExitCode::from(1);
         }
@@ -568,10 +571,11 @@ fn plan(
     args: &MeasureArgs,
     iommu: Iommu,
     aside: bool,
-    payload: &Payload,
+    bench: &Bench,
     verdict: &Verdict,
 ) -> Result<(Plan, Vec<String>)> {
     let demo = kind == "demo" || aside;
+    let payload = &bench.payload;
     let strategies: Vec<_> = Strategy::ALL
         .into_iter()
         .filter(|strategy| args.modes.is_empty() || args.modes.contains(strategy))
@@ -618,7 +622,27 @@ fn plan(
         asked.clear();
         left_out.push(format!("iopf: {lack}"));
     }
-    if workloads.is_empty() && asked.is_empty() {
+    let vpio = match vpio_lacks(payload) {
+        _ if aside
+            || args
+                .filter
+                .as_ref()
+                .is_some_and(|it| !"vpio".contains(it.as_str())) =>
+        {
+            left_out.push("vpio".into());
+            None
+        }
+        Some(lack) => {
+            left_out.push(format!("vpio: {lack}"));
+            None
+        }
+        None if demo => {
+            left_out.push("vpio: cards other than hook and direct, and turns".into());
+            Some((vec!["hook", "direct"], 1))
+        }
+        None => Some((vpio::Loads::all_cards(), VPIO_SCALE)),
+    };
+    if workloads.is_empty() && asked.is_empty() && vpio.is_none() {
         bail!("no workload is left to measure; see --filter");
     }
     for strategy in Strategy::ALL {
@@ -673,7 +697,16 @@ fn plan(
             short: demo,
         },
         svadma: payload.svadma.clone(),
-        vpio: None,
+        vpio: match vpio {
+            Some((cards, scale)) => Some(vpio::Loads {
+                rounds,
+                scale,
+                cards,
+                turns: !demo,
+                initrd: bench.initrd(true)?,
+            }),
+            None => None,
+        },
         budget,
     };
     Ok((plan, left_out))

@@ -90,6 +90,12 @@ pub struct Measured {
     pub load: Load,
 }
 
+/// Why the machine has no guests, if so.
+pub fn skipped(text: &str) -> Option<&str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("1..0 # SKIP "))
+}
+
 /// What a line begins with that tells of a load.
 const MARK: &str = "accesses: ";
 
@@ -166,6 +172,13 @@ pub(crate) mod tests {
         assert_eq!(loads.len(), 2);
         assert_eq!((loads[0].packets, loads[0].model_updates), (12, None));
         assert_eq!((loads[1].ms, loads[1].model_updates), (77, Some(3)));
+    }
+
+    #[test]
+    fn a_machine_without_guests_says_why() {
+        let text = "KTAP version 1\n1..0 # SKIP the CPU has no SVM\n";
+        assert_eq!(skipped(text), Some("the CPU has no SVM"));
+        assert_eq!(skipped(LINE), None);
     }
 
     #[test]
