@@ -51,10 +51,10 @@ boots()
 {
 	local guest
 
-	# With a patience of seconds nothing is taken away because this machine is busy.
+	# So that nothing is taken away because this machine is busy.
 	modprobe vpio
 	give $ne2000 vpio
-	echo 10000000 >"$card/patience_us"
+	echo 1000000 >"$card/patience_us"
 	for guest in a b; do
 		start_guest $guest "$1"
 	done
@@ -95,12 +95,14 @@ nothing_taken()
 	is 'taken_away' $(($(statistic taken_away) - taken_before)) 0
 }
 
-# pinged GUEST
+# pinged GUEST: all but what came at the wire in one of the moments in which the card changed hands.
 pinged()
 {
-	in_guest "$1" "ping -q -c 20 -A -W 5 $peer" >"$scratch/ping-$1"
-	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping-$1" ||
-		fail "guest $1: $(grep packets "$scratch/ping-$1")"
+	local received
+
+	in_guest "$1" "ping -q -c 20 -i 0.1 -W 5 $peer" >"$scratch/ping-$1" || true
+	received=$(sed -n 's/^20 packets transmitted, \([0-9]*\) packets received.*/\1/p' "$scratch/ping-$1")
+	[ "${received:-0}" -ge 18 ] || fail "guest $1: $(grep packets "$scratch/ping-$1")"
 }
 
 # transfer GUEST KIND SIZE COUNT
