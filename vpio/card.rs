@@ -153,8 +153,7 @@ impl Followed {
     /// nothing to run for, its virtual CPU being halted, which drivers do not do in mid-transaction.
     fn is_quiet(self, seat: &Seat) -> bool {
         let is_quiet = |thread: &Thread| {
-            thread.is_waiting()
-                || seat.ran_us().wrapping_sub(self.ran_us) >= u64::from(QUIET_US)
+            thread.is_waiting() || seat.ran_us().wrapping_sub(self.ran_us) >= u64::from(QUIET_US)
         };
 
         self.accesses == seat.accesses && seat.thread.as_ref().is_none_or(is_quiet)

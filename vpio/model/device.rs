@@ -136,11 +136,8 @@ pub trait DeviceModel: Send {
     /// # Errors
     ///
     /// [`Busy`]: not now; the device was left alone.
-    fn save(
-        &mut self,
-        context: &mut Self::Context,
-        card: &mut impl Card,
-    ) -> Result<Channels, Busy>;
+    fn save(&mut self, context: &mut Self::Context, card: &mut impl Card)
+        -> Result<Channels, Busy>;
 
     /// As [`Self::save`], whatever the guest is in the middle of: that is lost, as if the device had
     /// not done it, and the rest still belongs to the guest. To be called with all ports hooked.

@@ -699,7 +699,8 @@ fn plan(
         svadma: payload.svadma.clone(),
         vpio: match vpio {
             Some((cards, scale)) => Some(vpio::Loads {
-                rounds,
+                // Counts hardly differ from one round to the next.
+                rounds: if demo { 1 } else { rounds },
                 scale,
                 cards,
                 turns: !demo,

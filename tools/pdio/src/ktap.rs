@@ -313,8 +313,9 @@ mod tests {
 
     #[test]
     fn a_test_has_the_notes_before_its_result() {
-        let many: String = (0..20).map(|note| format!("# note {note}\n")).collect();
-        let text = format!("1..3\n# why\nok 1 a\nnot ok 2 b\n{many}not ok 3 c\n");
+        let many: Vec<_> = (0..20).map(|note| format!("# note {note}")).collect();
+        let many = many.join("\n");
+        let text = format!("1..3\n# why\nok 1 a\nnot ok 2 b\n{many}\nnot ok 3 c\n");
         let report = parse(&text, 1);
 
         assert_eq!(report.cases[0].notes, ["why"]);

@@ -266,10 +266,7 @@ fn what_is_seized_loses_its_rings() {
         guest.output(TSAD1, 0x2000, &RAM);
         guest.output(TSD1, 0x100, &RAM);
         guest.output(Access::byte(CR), cr::RE.into(), &RAM);
-        assert!(matches!(
-            guest.model.reuse(&mut guest.card),
-            Reuse::Busy(_)
-        ));
+        assert!(matches!(guest.model.reuse(&mut guest.card), Reuse::Busy(_)));
         assert_eq!(
             guest.model.seize(&mut context, &mut guest.card),
             Channels::NONE
