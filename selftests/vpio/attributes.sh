@@ -93,7 +93,7 @@ starts_with_defaults()
 	is mode "$(cat "$path/mode")" '[trap]'
 	is on_denied "$(cat "$path/on_denied")" '[ignore]'
 	is slice_us "$(cat "$path/slice_us")" 20000
-	is patience_us "$(cat "$path/patience_us")" 200000
+	is patience_us "$(cat "$path/patience_us")" 25000
 	for file in "$path"/statistics/*; do
 		is "${file##*/}" "$(cat "$file")" 0
 		is "mode of ${file##*/}" "$(stat -c %a "$file")" 444
@@ -115,7 +115,7 @@ takes_numbers()
 	for bad in '\n' 0 1999 10000001 -1 200ms; do
 		refuses "$path/patience_us" "$bad" EINVAL
 	done
-	accepts "$path/patience_us" 200000 200000
+	accepts "$path/patience_us" 25000 25000
 }
 
 denies()
