@@ -51,6 +51,8 @@ struct Armed {
     address: Address,
     /// The strategy, kept while no driver is bound.
     kind: Kind,
+    /// It is about to be forgotten: drivers are bound without us.
+    is_leaving: bool,
     /// Why the last driver was bound without us.
     failure: Option<Error>,
     attached: Option<Attached>,
@@ -94,6 +96,7 @@ impl Registry {
             Armed {
                 address,
                 kind: Kind::DEFAULT,
+                is_leaving: false,
                 failure: None,
                 attached: None,
             },
@@ -115,8 +118,8 @@ impl Registry {
         match (bound, failure) {
             (Ok(()), None) => Ok(()),
             (Ok(()), Some(error)) => {
-                // The driver runs, on the kernel's mappings.
-                self.disarm(address);
+                // The driver runs, on the kernel's mappings, unless somebody has bound it anew.
+                let _ = self.give_back(address);
                 Err(error)
             }
             (Err(error), _) => {
@@ -124,8 +127,7 @@ impl Registry {
                     pci.dma_device().device(),
                     "dma-map-cache: the driver's probe failed under us; binding it without us\n"
                 );
-                self.release(&pci);
-                self.disarm(address);
+                let _ = self.give_back(address);
                 device.bind_driver(&driver).map_err(|_| error)?;
                 Err(error)
             }
@@ -200,6 +202,9 @@ impl Registry {
 
     /// Gives a device back. The caller holds `control`.
     fn give_back(&self, address: Address) -> Result {
+        // From here on it does not become ours again, whoever binds its driver meanwhile.
+        self.leave(address);
+
         let Some(pci) = PciDevice::find(address) else {
             self.disarm(address);
             return Ok(());
@@ -216,14 +221,28 @@ impl Registry {
         // Nothing is left to do if a driver was bound: the notifier has done it.
         self.release(&pci);
         self.disarm(address);
-        driver.map_or(Ok(()), |driver| {
-            device.bind_driver(&driver).inspect_err(|error| {
+
+        let bound = driver.map_or(Ok(()), |driver| device.bind_driver(&driver));
+
+        match bound {
+            // Somebody else was faster.
+            Err(_) if device.is_bound() => Ok(()),
+            bound => bound.inspect_err(|error| {
                 kernel::dev_warn!(
                     device.device(),
                     "dma-map-cache: its driver could not be bound again: {error:?}\n"
                 );
-            })
-        })
+            }),
+        }
+    }
+
+    /// Lets drivers be bound without us at an address.
+    fn leave(&self, address: Address) {
+        let mut all = self.armed.lock();
+
+        if let Some(armed) = all.iter_mut().find(|armed| armed.address == address) {
+            armed.is_leaving = true;
+        }
     }
 
     /// Whether an address is ours.
@@ -242,7 +261,7 @@ impl Registry {
             .any(|armed| armed.address == address && armed.attached.is_some())
     }
 
-    /// Forgets an address, the device of which is not ours any more.
+    /// Forgets an address that is [left](Self::leave), and the device of which is not ours any more.
     fn disarm(&self, address: Address) {
         self.armed.lock().retain(|armed| armed.address != address);
     }
@@ -359,17 +378,23 @@ impl DriverEvents for Events {
     fn bind(&self, pci: &PciDevice, device: &LockedDevice<'_>) {
         let address = pci.address();
 
-        if !self.0.is_armed(address) || pci.driver_manages_dma() {
+        if !self.0.is_armed(address) {
             return;
         }
 
         // A probe that failed may have left us in place, and while no driver is bound others may
         // have put another domain under us.
         self.0.let_go(address, device);
+        if pci.driver_manages_dma() {
+            return;
+        }
 
         let mut armed = self.0.armed.lock();
 
-        if let Some(armed) = armed.iter_mut().find(|armed| armed.address == address) {
+        if let Some(armed) = armed
+            .iter_mut()
+            .find(|armed| armed.address == address && !armed.is_leaving)
+        {
             match Attached::take(pci, device, armed.kind) {
                 Ok(attached) => {
                     armed.attached = Some(attached);
