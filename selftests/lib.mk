@@ -28,7 +28,7 @@ run_tests:
 
 install:
 	mkdir -p $(INSTALL_PATH)
-	cp $(TEST_PROGS) $(TEST_FILES) $(wildcard config settings) $(INSTALL_PATH)/
+	cp $(TEST_PROGS) $(TEST_PROGS_EXTENDED) $(TEST_FILES) $(wildcard config settings) $(INSTALL_PATH)/
 
 emit_tests:
 	@for test in $(TEST_PROGS); do echo "$(COLLECTION):$$test"; done
