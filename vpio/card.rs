@@ -124,8 +124,6 @@ struct State {
     is_wanted: bool,
     /// Since when the owner is followed closely. None: it is not.
     followed: Option<Followed>,
-    /// [`Seat::ran_us`] of the owner when its turn was over. None: it is not.
-    over_ran_us: Option<u64>,
     buffer: KBox<Buffer>,
     /// Nobody opens it any more.
     is_gone: bool,
@@ -138,14 +136,19 @@ struct Followed {
     accesses: u64,
     /// [`Seat::ran_us`].
     ran_us: u64,
+    /// The same when it began to be followed closely.
+    began_us: u64,
 }
 
 impl Followed {
-    /// As it is now.
-    fn now(seat: &Seat) -> Self {
+    /// As it is now, if it was followed like this before.
+    fn now(seat: &Seat, before: Option<Self>) -> Self {
+        let ran_us = seat.ran_us();
+
         Self {
             accesses: seat.accesses,
-            ran_us: seat.ran_us(),
+            ran_us,
+            began_us: before.map_or(ran_us, |before| before.began_us),
         }
     }
 
@@ -305,7 +308,6 @@ impl Card {
                     turns: Turns::new(),
                     is_wanted: false,
                     followed: None,
-                    over_ran_us: None,
                     buffer,
                     is_gone: false,
                 }),
@@ -741,7 +743,6 @@ impl Card {
     fn replay(&self, state: &mut State, number: Number) {
         self.go_to(state, number);
         state.followed = None;
-        state.over_ran_us = None;
 
         let State { seats, bar, .. } = state;
 
@@ -766,12 +767,12 @@ impl Card {
                     turns,
                     seats,
                     bar,
-                    over_ran_us,
+                    followed,
                     ..
                 } = &mut *state;
                 let seat = number.and_then(|number| seats.get_mut(number).as_mut());
-                let ran_us = match (&seat, over_ran_us) {
-                    (Some(seat), Some(since_us)) => seat.ran_us().wrapping_sub(*since_us),
+                let ran_us = match (&seat, followed) {
+                    (Some(seat), Some(since)) => seat.ran_us().wrapping_sub(since.began_us),
                     _ => 0,
                 };
 
@@ -785,7 +786,6 @@ impl Card {
 
             let again_us = match decision {
                 Decision::Keep { again_us: None } => {
-                    state.over_ran_us = None;
                     if state.followed.take().is_some() {
                         self.follow(state);
                     }
@@ -828,11 +828,9 @@ impl Card {
     /// The owner's turn is over: follows it, until the card can change hands.
     fn watch(&self, state: &mut State) {
         let followed = state.followed;
-        let over_ran_us = state.over_ran_us;
         let Some((seat, bar)) = state.owning() else {
             return;
         };
-        let ran_us = seat.ran_us();
 
         match followed {
             Some(followed) if followed.is_quiet(seat) => {
@@ -840,11 +838,10 @@ impl Card {
             }
             Some(followed) if followed.accesses == seat.accesses => (),
             _ => {
-                state.followed = Some(Followed::now(seat));
+                state.followed = Some(Followed::now(seat, followed));
                 self.follow(state);
             }
         }
-        state.over_ran_us = Some(over_ran_us.unwrap_or(ran_us));
     }
 
     /// Gives the card to the guest with this slot. Answers whether it has it: the owner may be in the
