@@ -361,14 +361,16 @@ impl Ne2000 {
             if self.command & cr::STP == 0 {
                 self.pending |= isr::RST;
             }
-            card.write8(
-                CR,
-                if self.is_substituted {
-                    substitute(self.command)
-                } else {
-                    self.command
-                },
-            );
+            card.write8(CR, self.carried_out(self.command));
+        }
+    }
+
+    /// What the card gets for a command of the guest.
+    const fn carried_out(&self, command: u8) -> u8 {
+        if self.is_substituted {
+            substitute(command)
+        } else {
+            command
         }
     }
 
@@ -381,14 +383,7 @@ impl Ne2000 {
 
         self.started = is_transfer && left != 0;
         self.is_substituted = is_transfer && !self.started;
-        card.write8(
-            CR,
-            if self.is_substituted {
-                substitute(command)
-            } else {
-                command
-            },
-        );
+        card.write8(CR, self.carried_out(command));
     }
 
     /// Stops the card, with page 0 selected, and waits for the end of the frame that it is receiving.
