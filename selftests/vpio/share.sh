@@ -100,7 +100,7 @@ pinged()
 {
 	local received
 
-	in_guest "$1" "ping -q -c 20 -i 0.1 -W 5 $peer" >"$scratch/ping-$1" || true
+	in_guest "$1" "ping -q -c 20 -i 0.1 -W 5 $peer" >"$scratch/ping-$1" || fail "guest $1 gets no answer"
 	received=$(sed -n 's/^20 packets transmitted, \([0-9]*\) packets received.*/\1/p' "$scratch/ping-$1")
 	[ "${received:-0}" -ge 18 ] || fail "guest $1: $(grep packets "$scratch/ping-$1")"
 }
