@@ -175,9 +175,9 @@ pub struct Outcome {
     /// What devices that fault cost.
     pub figures: Vec<Measured>,
     /// What guests with a card have done.
-    pub loads: Vec<vpio::Measured>,
+    pub loads: Vec<vpio::Measured<vpio::Load>>,
     /// How they have shared it.
-    pub turns: Vec<vpio::turns::Measured>,
+    pub turns: Vec<vpio::Measured<vpio::turns::Turns>>,
     /// The machines that measured.
     pub machines: Vec<String>,
     /// What the budget did not allow.
@@ -507,31 +507,25 @@ impl Session<'_> {
                 .with_context(|| format!("cannot write {}", log.display()))?;
             Ok(output.text)
         };
+        let accelerator = machine.accel.to_string();
         for round in 1..=loads.rounds {
-            let accelerator = machine.accel.to_string();
             let text = run("accesses", round, &loads.command(GUEST_SELFTESTS))?;
             if let Some(reason) = vpio::skipped(&text) {
                 outcome.left_out.push(format!("vpio: {reason}"));
                 break;
             }
-            let measured = vpio::parse(&text)?.into_iter();
-            outcome.loads.extend(measured.map(|load| vpio::Measured {
-                round,
-                accelerator: accelerator.clone(),
-                load,
-            }));
+            let done = vpio::parse(&text)?;
+            outcome
+                .loads
+                .extend(vpio::Measured::all(round, &accelerator, done));
             if !loads.turns {
                 continue;
             }
             let text = run("turns", round, &vpio::turns::command(GUEST_SELFTESTS))?;
-            let measured = vpio::turns::parse(&text)?.into_iter();
+            let turns = vpio::turns::parse(&text)?;
             outcome
                 .turns
-                .extend(measured.map(|turns| vpio::turns::Measured {
-                    round,
-                    accelerator: accelerator.clone(),
-                    turns,
-                }));
+                .extend(vpio::Measured::all(round, &accelerator, turns));
         }
         self.judge(&guest)?;
         Ok(Outcome {

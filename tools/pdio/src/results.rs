@@ -125,9 +125,9 @@ pub struct Results {
     /// What devices that fault cost.
     pub figures: Vec<Measured>,
     /// What guests with a card have done.
-    pub loads: Vec<vpio::Measured>,
+    pub loads: Vec<vpio::Measured<vpio::Load>>,
     /// How guests have shared a card.
-    pub turns: Vec<vpio::turns::Measured>,
+    pub turns: Vec<vpio::Measured<vpio::turns::Turns>>,
 }
 
 /// Writes it to `dir`.

@@ -11,7 +11,7 @@ pub mod turns;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use fields::Fields;
@@ -78,16 +78,27 @@ pub struct Load {
     pub ms: u64,
 }
 
-/// A load, and what it was measured by.
+/// What guests have done, such as a [`Load`], and what it was measured by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Measured {
+pub struct Measured<T> {
     /// From 1.
     pub round: u32,
     /// What executed the machine; its guests run on the virtualization that this one emulates or has.
     pub accelerator: String,
-    /// The load.
+    /// What they have done.
     #[serde(flatten)]
-    pub load: Load,
+    pub done: T,
+}
+
+impl<T> Measured<T> {
+    /// All that was measured in a round.
+    pub fn all(round: u32, accelerator: &str, done: Vec<T>) -> impl Iterator<Item = Self> {
+        done.into_iter().map(move |done| Self {
+            round,
+            accelerator: accelerator.into(),
+            done,
+        })
+    }
 }
 
 /// Why the machine has no guests, if so.
@@ -105,24 +116,10 @@ const MARK: &str = "accesses: ";
 ///
 /// A line is none, there is no load, or a case has failed.
 pub fn parse(text: &str) -> Result<Vec<Load>> {
-    let mut loads = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start_matches("# ");
-        if line.starts_with("not ok ") {
-            bail!("the guest's `{line}`");
-        }
-        if let Some(fields) = line.strip_prefix(MARK) {
-            loads.push(load(fields).with_context(|| format!("the guest's `{line}` is no load"))?);
-        }
-    }
-    match loads.is_empty() {
-        true => bail!("the guest has measured nothing"),
-        false => Ok(loads),
-    }
+    fields::parse(text, MARK, load)
 }
 
-fn load(fields: &str) -> Result<Load> {
-    let fields = Fields::of(fields);
+fn load(fields: &Fields<'_>) -> Result<Load> {
     Ok(Load {
         card: fields.text("card")?.into(),
         load: fields.text("load")?.into(),
@@ -144,11 +141,11 @@ pub(crate) mod tests {
     use super::*;
 
     /// A plausible load, for tests.
-    pub(crate) fn measured(card: &str, load: &str, accesses: u64) -> Measured {
+    pub(crate) fn measured(card: &str, load: &str, accesses: u64) -> Measured<Load> {
         Measured {
             round: 1,
             accelerator: "tcg".into(),
-            load: Load {
+            done: Load {
                 card: card.into(),
                 load: load.into(),
                 packets: 100,
@@ -194,6 +191,6 @@ pub(crate) mod tests {
         let one = measured("direct", "large", 12);
         let text = serde_json::to_string(&one).unwrap();
         assert!(text.contains("\"card\":\"direct\""));
-        assert_eq!(serde_json::from_str::<Measured>(&text).unwrap(), one);
+        assert_eq!(serde_json::from_str::<Measured<Load>>(&text).unwrap(), one);
     }
 }

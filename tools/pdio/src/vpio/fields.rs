@@ -1,16 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The fields of a line that a test prints for other programs to read: `name=value`, apart by spaces.
+//! Lines that a test prints for other programs to read: a word that says what of, and fields
+//! `name=value`, apart by spaces.
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-/// Those of one line.
+/// What the lines that begin with `mark` tell, among the results of a test.
+///
+/// # Errors
+///
+/// `one` cannot read a line, there is none, or a case has failed.
+pub(super) fn parse<T>(
+    text: &str,
+    mark: &str,
+    one: fn(&Fields<'_>) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut all = Vec::new();
+    for line in text.lines() {
+        let line = line.trim_start_matches("# ");
+        if line.starts_with("not ok ") {
+            bail!("the guest's `{line}`");
+        }
+        if let Some(fields) = line.strip_prefix(mark) {
+            let told = one(&Fields::of(fields));
+            all.push(told.with_context(|| format!("the guest's `{line}` tells nothing"))?);
+        }
+    }
+    match all.is_empty() {
+        true => bail!("the guest has printed no line `{}`", mark.trim_end()),
+        false => Ok(all),
+    }
+}
+
+/// The fields of one line.
 pub(super) struct Fields<'a>(BTreeMap<&'a str, &'a str>);
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(line: &'a str) -> Self {
+    fn of(line: &'a str) -> Self {
         let fields = line.split_whitespace();
         Self(fields.filter_map(|field| field.split_once('=')).collect())
     }

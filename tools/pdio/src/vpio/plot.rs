@@ -17,7 +17,11 @@ const PAPER: usize = 6;
 const HERE: usize = 0;
 
 /// Draws everything that was measured, and returns the files.
-pub fn all(dir: &Path, measured: &[Measured], turns: &[turns::Measured]) -> Result<Vec<PathBuf>> {
+pub fn all(
+    dir: &Path,
+    measured: &[Measured<Load>],
+    turns: &[Measured<turns::Turns>],
+) -> Result<Vec<PathBuf>> {
     let charts = [
         ("vpio-accesses", accesses(measured)),
         ("vpio-turns", turns::chart(turns)),
@@ -31,7 +35,7 @@ pub fn all(dir: &Path, measured: &[Measured], turns: &[turns::Measured]) -> Resu
     Ok(files)
 }
 
-fn accesses(measured: &[Measured]) -> Option<Chart> {
+fn accesses(measured: &[Measured<Load>]) -> Option<Chart> {
     let accelerator = &measured.first()?.accelerator;
     let panels: Vec<Panel> = [
         shares(measured),
@@ -54,7 +58,7 @@ fn accesses(measured: &[Measured]) -> Option<Chart> {
 }
 
 /// What the model has to hear of, beside what the paper's had to.
-fn shares(measured: &[Measured]) -> Option<Panel> {
+fn shares(measured: &[Measured<Load>]) -> Option<Panel> {
     let mut bars = Vec::new();
     for (load, _, paper) in LOADS {
         let (Some(ours), Some(paper)) = (hooked_share(measured, load), paper) else {
@@ -73,7 +77,7 @@ fn shares(measured: &[Measured]) -> Option<Panel> {
 }
 
 /// The large download, by how the guest has the card.
-fn by_card(measured: &[Measured], label: &str, value: fn(&Load) -> f64) -> Option<Panel> {
+fn by_card(measured: &[Measured<Load>], label: &str, value: fn(&Load) -> f64) -> Option<Panel> {
     let bars = (0..).zip(CARDS).filter_map(|(color, (card, _))| {
         let value = median(measured, card, "large", value)?;
         Some(Bar {

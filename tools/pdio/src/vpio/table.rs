@@ -43,12 +43,12 @@ pub(crate) const LOADS: [Named; 4] = [
 
 /// The loads of one card, over the rounds.
 fn summary(
-    measured: &[Measured],
+    measured: &[Measured<Load>],
     card: &str,
     load: &str,
     value: impl Fn(&Load) -> f64,
 ) -> Option<Summary> {
-    let of = measured.iter().map(|it| &it.load);
+    let of = measured.iter().map(|it| &it.done);
     Summary::of(
         of.filter(|it| it.card == card && it.load == load)
             .map(value),
@@ -57,7 +57,7 @@ fn summary(
 
 /// The middle of a value over the rounds.
 pub(crate) fn median(
-    measured: &[Measured],
+    measured: &[Measured<Load>],
     card: &str,
     load: &str,
     value: impl Fn(&Load) -> f64,
@@ -85,7 +85,7 @@ pub(crate) fn throughput(load: &Load) -> f64 {
 }
 
 /// The accesses of which the model has to hear, in percent of all that the same load takes.
-pub(crate) fn hooked_share(measured: &[Measured], load: &str) -> Option<f64> {
+pub(crate) fn hooked_share(measured: &[Measured<Load>], load: &str) -> Option<f64> {
     let all = median(measured, COUNTED, load, accesses)?;
     let hooked = median(measured, DIRECT, load, accesses)?;
     (all > 0.0).then(|| 100.0 * hooked / all)
@@ -97,7 +97,7 @@ pub(crate) fn paper_share((all, hooked): (u64, u64)) -> f64 {
 }
 
 /// Everything that was measured; nothing if nothing was.
-pub fn report(measured: &[Measured]) -> String {
+pub fn report(measured: &[Measured<Load>]) -> String {
     let mut out = String::new();
     if measured.is_empty() {
         return out;
@@ -107,7 +107,7 @@ pub fn report(measured: &[Measured]) -> String {
     loads(&mut out, measured);
     let width = CARDS.iter().map(|card| card.0.len()).max().unwrap_or(0);
     for (card, words) in CARDS {
-        if measured.iter().any(|it| it.load.card == card) {
+        if measured.iter().any(|it| it.done.card == card) {
             let _ = writeln!(out, "{card:<width$}  {words}");
         }
     }
@@ -120,7 +120,7 @@ pub fn report(measured: &[Measured]) -> String {
 }
 
 /// The paper's table, beside ours.
-fn shares(out: &mut String, measured: &[Measured]) {
+fn shares(out: &mut String, measured: &[Measured<Load>]) {
     let mut grid = Grid::new(&[
         "accesses to ports",
         "in all, per frame",
@@ -153,7 +153,7 @@ fn shares(out: &mut String, measured: &[Measured]) {
     }
 }
 
-fn loads(out: &mut String, measured: &[Measured]) {
+fn loads(out: &mut String, measured: &[Measured<Load>]) {
     for (load, name, _) in LOADS {
         let mut grid = Grid::new(&[
             name,
@@ -178,7 +178,7 @@ fn loads(out: &mut String, measured: &[Measured]) {
             };
             let has_model = measured
                 .iter()
-                .any(|it| it.load.card == card && it.load.model_updates.is_some());
+                .any(|it| it.done.card == card && it.done.model_updates.is_some());
             rows += 1;
             grid.row(vec![
                 card.into(),

@@ -5,10 +5,11 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use super::fields::Fields;
+use super::Measured;
+use super::fields::{self, Fields};
 use crate::chart::{Chart, Marks, Panel, Scale, Style};
 use crate::plot::Point;
 use crate::stats::Summary;
@@ -29,18 +30,6 @@ pub struct Turns {
     pub ms: u64,
 }
 
-/// The same, and what it was measured by.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Measured {
-    /// From 1.
-    pub round: u32,
-    /// What executed the machine; its guests run on the virtualization that this one emulates or has.
-    pub accelerator: String,
-    /// What a guest had.
-    #[serde(flatten)]
-    pub turns: Turns,
-}
-
 /// The command of the machine that measures once.
 pub fn command(suites: &str) -> String {
     format!("cd {suites}/vpio && ./share.sh turns")
@@ -55,24 +44,10 @@ const MARK: &str = "turns: ";
 ///
 /// A line is none, there is none, or a case has failed.
 pub fn parse(text: &str) -> Result<Vec<Turns>> {
-    let mut all = Vec::new();
-    for line in text.lines() {
-        let line = line.trim_start_matches("# ");
-        if line.starts_with("not ok ") {
-            bail!("the guest's `{line}`");
-        }
-        if let Some(fields) = line.strip_prefix(MARK) {
-            all.push(turns(fields).with_context(|| format!("the guest's `{line}` is no turns"))?);
-        }
-    }
-    match all.is_empty() {
-        true => bail!("no guest had a turn"),
-        false => Ok(all),
-    }
+    fields::parse(text, MARK, turns)
 }
 
-fn turns(fields: &str) -> Result<Turns> {
-    let fields = Fields::of(fields);
+fn turns(fields: &Fields<'_>) -> Result<Turns> {
     Ok(Turns {
         slice_us: fields.number("slice_us")?,
         guest: fields.text("guest")?.into(),
@@ -85,8 +60,8 @@ fn turns(fields: &str) -> Result<Turns> {
 const GUESTS: [&str; 2] = ["a", "b"];
 
 /// The slices that were tried, from the shortest on.
-fn slices(measured: &[Measured]) -> Vec<u64> {
-    let mut slices: Vec<u64> = measured.iter().map(|it| it.turns.slice_us).collect();
+fn slices(measured: &[Measured<Turns>]) -> Vec<u64> {
+    let mut slices: Vec<u64> = measured.iter().map(|it| it.done.slice_us).collect();
     slices.sort_unstable();
     slices.dedup();
     slices
@@ -94,12 +69,12 @@ fn slices(measured: &[Measured]) -> Vec<u64> {
 
 /// A value of a guest with a slice, over the rounds.
 fn of(
-    measured: &[Measured],
+    measured: &[Measured<Turns>],
     slice_us: u64,
     guest: &str,
     value: fn(&Turns) -> f64,
 ) -> Option<Summary> {
-    let of = measured.iter().map(|it| &it.turns);
+    let of = measured.iter().map(|it| &it.done);
     Summary::of(
         of.filter(|it| it.slice_us == slice_us && it.guest == guest)
             .map(value),
@@ -117,7 +92,7 @@ fn rate(turns: &Turns) -> f64 {
 }
 
 /// Everything that was measured; nothing if nothing was.
-pub fn report(measured: &[Measured]) -> String {
+pub fn report(measured: &[Measured<Turns>]) -> String {
     let mut out = String::new();
     if measured.is_empty() {
         return out;
@@ -169,7 +144,7 @@ pub fn report(measured: &[Measured]) -> String {
 }
 
 /// A picture of it; none if nothing was measured.
-pub(super) fn chart(measured: &[Measured]) -> Option<Chart> {
+pub(super) fn chart(measured: &[Measured<Turns>]) -> Option<Chart> {
     let accelerator = &measured.first()?.accelerator;
     let panels = [
         (
@@ -221,11 +196,11 @@ pub(crate) mod tests {
     use super::*;
 
     /// Plausible turns, for tests.
-    pub(crate) fn measured(slice_us: u64, guest: &str, bytes: u64) -> Measured {
+    pub(crate) fn measured(slice_us: u64, guest: &str, bytes: u64) -> Measured<Turns> {
         Measured {
             round: 1,
             accelerator: "tcg".into(),
-            turns: Turns {
+            done: Turns {
                 slice_us,
                 guest: guest.into(),
                 switches: 40,
