@@ -622,23 +622,18 @@ fn plan(
         asked.clear();
         left_out.push(format!("iopf: {lack}"));
     }
+    let wanted = match &args.filter {
+        Some(filter) => !aside && "vpio".contains(filter.as_str()),
+        // Guests stand still at times on a busy machine without KVM, and a demo shall not fail by that.
+        None => !demo,
+    };
     let vpio = match vpio_lacks(payload) {
-        _ if aside
-            || args
-                .filter
-                .as_ref()
-                .is_some_and(|it| !"vpio".contains(it.as_str())) =>
-        {
+        _ if !wanted => {
             left_out.push("vpio".into());
             None
         }
         Some(lack) => {
             left_out.push(format!("vpio: {lack}"));
-            None
-        }
-        // Guests stand still at times on a busy machine without KVM, and a demo shall not fail by that.
-        None if demo && args.filter.is_none() => {
-            left_out.push("vpio (`pdio vpio`, or --filter vpio)".into());
             None
         }
         None if demo => {
