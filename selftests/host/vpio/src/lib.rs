@@ -9,6 +9,8 @@ pub mod config_space;
 
 #[path = "../../../../vpio/model/mod.rs"]
 pub mod model;
+#[path = "../../../../vpio/pins.rs"]
+pub mod pins;
 #[path = "../../../../dma-map-cache/strategy/tunable.rs"]
 pub mod tunable;
 #[path = "../../../../vpio/turns.rs"]
