@@ -2,6 +2,8 @@
 
 //! The card as one guest has it: a PCI function that user space opens.
 
+use core::ops::RangeInclusive;
+
 use kernel::{
     new_mutex,
     prelude::*,
@@ -21,7 +23,8 @@ use pdio::{
     mdev::MediatedDevice,
     vfio::{
         self,
-        Interrupt, //
+        Interrupt,
+        Memory, //
     },
     virqfd::Virqfd, //
 };
@@ -210,11 +213,13 @@ impl PortHandler for Handler {
 }
 
 impl vfio::Function for Guest {
+    const PINS: bool = false;
+
     fn bar0_len(&self) -> u16 {
         self.card.identity().bar0_ports
     }
 
-    fn open(&self, vm: Result<Vm>) -> Result {
+    fn open(&self, vm: Result<Vm>, _memory: &Memory) -> Result {
         let mut reach = self.reach.lock();
 
         self.card.open(self.number)?;
@@ -228,6 +233,8 @@ impl vfio::Function for Guest {
         self.card.interrupts().set_disabled(self.number, false);
         Ok(())
     }
+
+    fn unmapped(&self, _addresses: RangeInclusive<u64>) {}
 
     fn close(&self) {
         let mut reach = self.reach.lock();

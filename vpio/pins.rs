@@ -22,7 +22,13 @@
     clippy::unwrap_used
 )]
 
-use core::ops::RangeInclusive;
+use core::{
+    marker::PhantomData,
+    ops::{
+        DerefMut,
+        RangeInclusive, //
+    }, //
+};
 
 use super::model::dma::{
     Channel,
@@ -30,8 +36,8 @@ use super::model::dma::{
     Span, //
 };
 
-/// How many pages there can be: an RTL8139 has a ring in 18 pages at most and four frames in 3 each, and
-/// while its ring is moved, two of them.
+/// How many pages suffice: an RTL8139 has a ring in 18 pages at most and four frames in 3 each, and while
+/// its ring is moved, two of them.
 pub const PAGES_MAX: usize = 64;
 
 /// The way of a card to the memory of its guest.
@@ -58,7 +64,7 @@ pub trait Reach {
 pub enum Refusal<E> {
     /// A page cannot be granted.
     Page(E),
-    /// There would be more than [`PAGES_MAX`].
+    /// There would be more pages than there are slots.
     Full,
 }
 
@@ -78,29 +84,43 @@ impl<P> Held<P> {
     }
 }
 
-/// The pages that a card can reach.
-pub struct Pins<P> {
+/// What can hold a page.
+pub struct Slot<P>(Option<Held<P>>);
+
+impl<P> Slot<P> {
+    /// It does not.
+    pub const EMPTY: Self = Self(None);
+}
+
+/// The pages that a card can reach, in slots that somebody has set aside.
+pub struct Pins<P, S> {
     /// In no order.
-    held: [Option<Held<P>>; PAGES_MAX],
+    slots: S,
+    _pins: PhantomData<P>,
 }
 
-impl<P> Default for Pins<P> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<P> Pins<P> {
-    /// It reaches nothing.
-    pub const fn new() -> Self {
+impl<P, S: DerefMut<Target = [Slot<P>]>> Pins<P, S> {
+    /// It reaches nothing. As many pages can be pinned as there are slots, all of which are empty.
+    pub const fn new(slots: S) -> Self {
         Self {
-            held: [const { None }; PAGES_MAX],
+            slots,
+            _pins: PhantomData,
         }
+    }
+
+    /// All pages.
+    fn held(&self) -> impl Iterator<Item = &Held<P>> {
+        self.slots.iter().filter_map(|slot| slot.0.as_ref())
+    }
+
+    /// All pages, to change what they are held for.
+    fn held_mut(&mut self) -> impl Iterator<Item = &mut Held<P>> {
+        self.slots.iter_mut().filter_map(|slot| slot.0.as_mut())
     }
 
     /// The number of pages that are pinned.
     pub fn len(&self) -> usize {
-        self.held.iter().flatten().count()
+        self.held().count()
     }
 
     /// Whether none is.
@@ -109,10 +129,8 @@ impl<P> Pins<P> {
     }
 
     /// The pages that a channel can reach, in no order.
-    pub fn of(&self, channel: Channel) -> impl Iterator<Item = u64> + use<'_, P> {
-        self.held
-            .iter()
-            .flatten()
+    pub fn of(&self, channel: Channel) -> impl Iterator<Item = u64> + use<'_, P, S> {
+        self.held()
             .filter(move |held| held.channels.contains(channel))
             .map(|held| held.page)
     }
@@ -148,8 +166,8 @@ impl<P> Pins<P> {
     ) -> Result<(), Refusal<R::Error>> {
         let mut free = None;
 
-        for slot in &mut self.held {
-            match slot {
+        for slot in self.slots.iter_mut() {
+            match &mut slot.0 {
                 Some(held) if held.page == page => {
                     held.is_tried = true;
                     return Ok(());
@@ -161,7 +179,7 @@ impl<P> Pins<P> {
 
         let slot = free.ok_or(Refusal::Full)?;
 
-        *slot = Some(Held {
+        slot.0 = Some(Held {
             page,
             channels: Channels::NONE,
             is_tried: true,
@@ -172,7 +190,7 @@ impl<P> Pins<P> {
 
     /// What was tried has reached the card, and is what the channel does from now on.
     pub fn start(&mut self, channel: Channel, reach: &mut impl Reach<Pin = P>) {
-        for held in self.held.iter_mut().flatten() {
+        for held in self.held_mut() {
             held.channels = match held.is_tried {
                 true => held.channels.with(channel),
                 false => held.channels.without(channel),
@@ -184,7 +202,7 @@ impl<P> Pins<P> {
 
     /// What was tried does not reach the card.
     pub fn give_up(&mut self, reach: &mut impl Reach<Pin = P>) {
-        for held in self.held.iter_mut().flatten() {
+        for held in self.held_mut() {
             held.is_tried = false;
         }
         self.let_go(reach);
@@ -195,7 +213,7 @@ impl<P> Pins<P> {
         if over.is_empty() {
             return;
         }
-        for held in self.held.iter_mut().flatten() {
+        for held in self.held_mut() {
             for channel in Channel::ALL.into_iter().filter(|&it| over.contains(it)) {
                 held.channels = held.channels.without(channel);
             }
@@ -212,7 +230,7 @@ impl<P> Pins<P> {
     ) -> usize {
         let before = self.len();
 
-        for held in self.held.iter_mut().flatten() {
+        for held in self.held_mut() {
             if pages.contains(&held.page) {
                 held.channels = Channels::NONE;
                 held.is_tried = false;
@@ -229,16 +247,15 @@ impl<P> Pins<P> {
 
     /// Takes from the card what nobody needs.
     fn let_go(&mut self, reach: &mut impl Reach<Pin = P>) {
-        let is_idle = |slot: &&Option<Held<P>>| slot.as_ref().is_some_and(Held::is_idle);
-        let mut idle = self.held.iter().filter(is_idle).peekable();
+        let mut idle = self.held().filter(|held| held.is_idle()).peekable();
 
         if idle.peek().is_none() {
             return;
         }
-        reach.revoke(idle.flatten().map(|held| held.page));
+        reach.revoke(idle.map(|held| held.page));
         // From here on the card does not reach them.
-        for slot in &mut self.held {
-            slot.take_if(|held| held.is_idle());
+        for slot in self.slots.iter_mut() {
+            slot.0.take_if(|held| held.is_idle());
         }
     }
 }

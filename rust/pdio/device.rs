@@ -204,6 +204,17 @@ impl LockedDevice<'_> {
     }
 }
 
+impl<'a> LockedDevice<'a> {
+    /// A device whose driver is being bound or unbound, which is done with the lock held.
+    pub fn in_callback(device: &'a Device<kernel::device::Core<'_>>) -> Self {
+        // INVARIANT: That is what the type of the device says.
+        Self {
+            device: DmaDevice::new(device),
+            _locked: PhantomData,
+        }
+    }
+}
+
 impl LockedDevice<'_> {
     /// The device, if a driver is bound to it, which stays so.
     pub fn bound(&self) -> Option<BoundDevice<'_>> {

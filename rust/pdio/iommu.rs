@@ -469,6 +469,46 @@ impl Drop for Domain {
     }
 }
 
+/// A domain that a device translates by until this is dropped, which may sleep. That is up to the driver
+/// that is bound to the device, while it is.
+pub struct OwnDomain {
+    domain: Domain,
+    device: DmaDevice,
+}
+
+impl OwnDomain {
+    /// A new domain, in which nothing is mapped, for a device with a driver. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Domain::new`] and [`Domain::attach`].
+    pub fn new(device: &LockedDevice<'_>) -> Result<Self> {
+        let domain = Domain::new(device)?;
+
+        domain.attach(device)?;
+        Ok(Self {
+            domain,
+            device: (*device).clone(),
+        })
+    }
+}
+
+impl core::ops::Deref for OwnDomain {
+    type Target = Domain;
+
+    fn deref(&self) -> &Domain {
+        &self.domain
+    }
+}
+
+impl Drop for OwnDomain {
+    fn drop(&mut self) {
+        // SAFETY: Both are valid. The kernel looks, under a lock of its own, whether the device still
+        // translates by the domain, and does nothing but warn if it does not.
+        unsafe { bindings::iommu_detach_device(self.domain.as_raw(), self.device.as_raw()) };
+    }
+}
+
 /// Calls `f` with each region of IOVA space that is reserved for a device. May sleep.
 ///
 /// # Errors

@@ -150,6 +150,18 @@ impl PciDevice {
         DmaDevice::new(&self.device)
     }
 
+    /// Lets the function do DMA. May sleep.
+    pub fn start_dma(&self) {
+        // SAFETY: The function is valid.
+        unsafe { bindings::pci_set_master(self.as_raw()) };
+    }
+
+    /// Keeps the function from doing DMA. May sleep.
+    pub fn stop_dma(&self) {
+        // SAFETY: The function is valid.
+        unsafe { bindings::pci_clear_master(self.as_raw()) };
+    }
+
     /// Whether the firmware or the user does not trust the device.
     pub fn is_untrusted(&self) -> bool {
         // SAFETY: The function is valid; the bit is set when it is found.

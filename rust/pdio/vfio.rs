@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A PCI function that user space is given by VFIO, made by a driver: it has a configuration space, ports
-//! behind BAR 0, and INTx.
+//! behind BAR 0, and INTx, and may reach the memory of user space.
 //!
 //! C header: [`include/linux/vfio.h`](srctree/include/linux/vfio.h)
 
@@ -10,7 +10,11 @@ use core::{
         size_of,
         ManuallyDrop, //
     },
-    ptr::NonNull, //
+    ops::RangeInclusive,
+    ptr::{
+        self,
+        NonNull, //
+    }, //
 };
 
 use kernel::{
@@ -28,8 +32,12 @@ use kernel::{
     },
     fs::file::Offset,
     ioctl::_IO,
+    new_mutex,
     prelude::*,
-    sync::Arc,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     types::Opaque,
     uaccess::{
         UserPtr,
@@ -42,7 +50,8 @@ use crate::{
     device::raw,
     eventfd::EventFd,
     kvm::Vm,
-    mdev::MediatedDevice, //
+    mdev::MediatedDevice,
+    scatterlist::page_to_phys, //
 };
 
 /// What user space wants of INTx.
@@ -64,16 +73,24 @@ pub enum Interrupt {
 /// An offset and the bytes from there on are what user space says; an access to ports has 1, 2 or 4 bytes
 /// and is aligned to that. All of it may sleep. Errors are what the system call is to return.
 pub trait Function: Send + Sync + 'static {
+    /// Whether it pins [`Memory`]. Then it hears of memory that goes.
+    const PINS: bool;
+
     /// Number of ports behind BAR 0.
     fn bar0_len(&self) -> u16;
 
     /// User space opens it, with the VM that it is for: there may be none (`ENODEV`), or one whose KVM
-    /// can do nothing for modules (`EOPNOTSUPP`).
+    /// can do nothing for modules (`EOPNOTSUPP`). The memory is that of user space until the function is
+    /// closed.
     ///
     /// # Errors
     ///
     /// It cannot.
-    fn open(&self, vm: Result<Vm>) -> Result;
+    fn open(&self, vm: Result<Vm>, memory: &Memory) -> Result;
+
+    /// User space is about to take memory away: nothing of these addresses may be pinned when this
+    /// returns. Only if it [`PINS`](Self::PINS); and while the function is open, but for that at any time.
+    fn unmapped(&self, addresses: RangeInclusive<u64>);
 
     /// Nobody has it open any more. Nobody calls the rest until it is opened again.
     fn close(&self);
@@ -109,6 +126,105 @@ pub trait Function: Send + Sync + 'static {
     fn reset(&self);
 }
 
+/// A device whose memory can be pinned.
+///
+/// # Invariants
+///
+/// The device is open.
+struct Opened(NonNull<bindings::vfio_device>);
+
+// SAFETY: A device belongs to no thread.
+unsafe impl Send for Opened {}
+
+/// The memory that user space lets the function reach, by the addresses that it has chosen: those of a
+/// guest's physical memory, as a rule.
+#[derive(Clone)]
+pub struct Memory(Arc<Mutex<Option<Opened>>>);
+
+impl Memory {
+    /// That of a device which is not open.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    fn new() -> Result<Self> {
+        Ok(Self(Arc::pin_init(new_mutex!(None), GFP_KERNEL)?))
+    }
+
+    /// Pins the page at an address, a multiple of the page size, for reading and writing. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL`, `ENOENT`: nothing is there that could be pinned. `EPERM`: it cannot be written to. Others:
+    /// it cannot be pinned now; of these, `ENODEV`: the function is not open, and `ENOMEM`: user space has
+    /// as much locked as it may (`RLIMIT_MEMLOCK`), or there is no memory.
+    #[inline]
+    pub fn pin(&self, address: u64) -> Result<PinnedPage> {
+        let opened = self.0.lock();
+        let device = opened.as_ref().ok_or(ENODEV)?.0.as_ptr();
+        let mut page = ptr::null_mut();
+
+        // SAFETY: By the type invariant the device is open, and as long as the lock is held it stays so.
+        // There is room for one page.
+        let pinned = unsafe {
+            bindings::vfio_pin_pages(
+                device,
+                address,
+                1,
+                (bindings::IOMMU_READ | bindings::IOMMU_WRITE) as c_int,
+                &mut page,
+            )
+        };
+
+        match pinned {
+            // INVARIANT: It was just pinned.
+            1 => Ok(PinnedPage {
+                memory: self.clone(),
+                address,
+                phys: page_to_phys(page),
+            }),
+            error => Err(to_result(error).err().unwrap_or(EFAULT)),
+        }
+    }
+}
+
+/// A page of user space that is pinned until this is dropped, which may sleep. That has to be before the
+/// function is closed.
+///
+/// # Invariants
+///
+/// The page at `address` is pinned, by us, as long as the device is open.
+pub struct PinnedPage {
+    memory: Memory,
+    address: u64,
+    phys: u64,
+}
+
+impl PinnedPage {
+    /// Its physical address.
+    pub fn phys(&self) -> u64 {
+        self.phys
+    }
+}
+
+impl Drop for PinnedPage {
+    #[inline]
+    fn drop(&mut self) {
+        let opened = self.memory.0.lock();
+
+        match opened.as_ref() {
+            // SAFETY: By the type invariants; the device stays open as long as the lock is held.
+            Some(opened) => unsafe {
+                bindings::vfio_unpin_pages(opened.0.as_ptr(), self.address, 1)
+            },
+            None => kernel::pr_warn_once!(
+                "a page at 0x{:x} outlives whoever had it pinned\n",
+                self.address
+            ),
+        }
+    }
+}
+
 /// What VFIO knows of a function.
 ///
 /// # Invariants
@@ -117,8 +233,9 @@ pub trait Function: Send + Sync + 'static {
 #[repr(C)]
 struct Instance<T> {
     device: Opaque<bindings::vfio_device>,
-    /// Dropped by the last reference to the device.
+    /// Dropped by the last reference to the device; so is the memory.
     function: ManuallyDrop<Arc<T>>,
+    memory: ManuallyDrop<Memory>,
 }
 
 /// A function that user space can open, until this is dropped: which waits for it to be closed.
@@ -171,6 +288,7 @@ impl<T: Function> Registration<T> {
         write: Some(Self::write),
         ioctl: Some(Self::ioctl),
         get_region_info_caps: Some(Self::region_info),
+        dma_unmap: if T::PINS { Some(Self::unmapped) } else { None },
         #[cfg(CONFIG_IOMMUFD)]
         bind_iommufd: Some(bindings::vfio_iommufd_emulated_bind),
         #[cfg(CONFIG_IOMMUFD)]
@@ -183,12 +301,14 @@ impl<T: Function> Registration<T> {
         ..unsafe { core::mem::zeroed() }
     };
 
-    /// Lets user space open a function as this device. It does no DMA. May sleep.
+    /// Lets user space open a function as this device. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
     pub fn new(device: &MediatedDevice, function: Arc<T>) -> Result<Self> {
+        let memory = Memory::new()?;
+
         // SAFETY: The device is valid; the size is that of an instance, which begins with what the
         // function expects.
         let instance = from_err_ptr(unsafe {
@@ -204,6 +324,7 @@ impl<T: Function> Registration<T> {
         // `release` that drops the function.
         unsafe {
             (&raw mut (*instance).function).write(ManuallyDrop::new(function));
+            (&raw mut (*instance).memory).write(ManuallyDrop::new(memory));
 
             if let Err(error) =
                 to_result(bindings::vfio_register_emulated_iommu_dev(instance.cast()))
@@ -229,14 +350,29 @@ impl<T: Function> Registration<T> {
         unsafe { &(*device.cast::<Instance<T>>()).function }
     }
 
+    /// The memory that a device can reach while it is open.
+    ///
+    /// # Safety
+    ///
+    /// `device` is that of an instance, which stays for `'a`.
+    unsafe fn memory<'a>(device: *mut bindings::vfio_device) -> &'a Memory {
+        // SAFETY: By the safety requirement.
+        unsafe { &(*device.cast::<Instance<T>>()).memory }
+    }
+
     /// The last reference is gone.
     ///
     /// # Safety
     ///
     /// `device` is that of an instance, which nobody uses.
     unsafe extern "C" fn release(device: *mut bindings::vfio_device) {
-        // SAFETY: By the safety requirement; nobody will use it any more.
-        unsafe { ManuallyDrop::drop(&mut (*device.cast::<Instance<T>>()).function) };
+        let instance = device.cast::<Instance<T>>();
+
+        // SAFETY: By the safety requirement; nobody will use them any more.
+        unsafe {
+            ManuallyDrop::drop(&mut (*instance).function);
+            ManuallyDrop::drop(&mut (*instance).memory);
+        }
     }
 
     /// Opens it.
@@ -247,7 +383,19 @@ impl<T: Function> Registration<T> {
     unsafe extern "C" fn open(device: *mut bindings::vfio_device) -> c_int {
         from_result(|| {
             // SAFETY: By the safety requirement. VFIO holds a reference to the VM meanwhile.
-            unsafe { Self::function(device).open(Vm::from_raw((*device).kvm)) }?;
+            let (function, memory, vm) = unsafe {
+                (
+                    Self::function(device),
+                    Self::memory(device),
+                    Vm::from_raw((*device).kvm),
+                )
+            };
+
+            // INVARIANT: It is being opened, until `close` is called.
+            *memory.0.lock() = NonNull::new(device).map(Opened);
+            function
+                .open(vm, memory)
+                .inspect_err(|_| *memory.0.lock() = None)?;
             Ok(0)
         })
     }
@@ -259,7 +407,22 @@ impl<T: Function> Registration<T> {
     /// `device` is that of an instance.
     unsafe extern "C" fn close(device: *mut bindings::vfio_device) {
         // SAFETY: By the safety requirement.
-        unsafe { Self::function(device) }.close();
+        let (function, memory) = unsafe { (Self::function(device), Self::memory(device)) };
+
+        function.close();
+        *memory.0.lock() = None;
+    }
+
+    /// User space takes memory away.
+    ///
+    /// # Safety
+    ///
+    /// `device` is that of an instance.
+    unsafe extern "C" fn unmapped(device: *mut bindings::vfio_device, start: u64, len: u64) {
+        if let Some(more) = len.checked_sub(1) {
+            // SAFETY: By the safety requirement.
+            unsafe { Self::function(device) }.unmapped(start..=start.saturating_add(more));
+        }
     }
 
     /// What is at a place in the file, if all `bytes` are there.

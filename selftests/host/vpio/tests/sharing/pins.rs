@@ -10,7 +10,7 @@ use std::{
 
 use proptest::prelude::*;
 use vpio_host::model::dma::{Channel, Channels, Span};
-use vpio_host::pins::{Pins, Reach, Refusal, PAGES_MAX};
+use vpio_host::pins::{Pins, Reach, Refusal, Slot, PAGES_MAX};
 
 const PAGE: u64 = 4096;
 
@@ -100,6 +100,10 @@ impl Reach for Host {
     }
 }
 
+fn pins() -> Pins<Pin, Vec<Slot<Pin>>> {
+    Pins::new((0..PAGES_MAX).map(|_| Slot::EMPTY).collect())
+}
+
 fn span(start: u64, len: u32) -> Span {
     Span { start, len }
 }
@@ -112,7 +116,7 @@ fn channels(all: &[Channel]) -> Channels {
 #[test]
 fn a_frame_is_pinned_until_it_is_sent() {
     let mut host = Host::new(100);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     pins.attempt(span(5 * PAGE - 1, 2), &mut host).unwrap();
     pins.start(Channel::Transmit0, &mut host);
@@ -130,7 +134,7 @@ fn a_frame_is_pinned_until_it_is_sent() {
 #[test]
 fn a_page_of_two_frames_stays_until_both_are_sent() {
     let mut host = Host::new(100);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     for (channel, start) in [(Channel::Transmit0, 0), (Channel::Transmit1, 1536)] {
         pins.attempt(span(start, 1514), &mut host).unwrap();
@@ -146,7 +150,7 @@ fn a_page_of_two_frames_stays_until_both_are_sent() {
 #[test]
 fn what_a_channel_did_stays_until_it_does_something_else() {
     let mut host = Host::new(100);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     pins.attempt(span(0, 2 * 4096), &mut host).unwrap();
     pins.start(Channel::Receive, &mut host);
@@ -165,7 +169,7 @@ fn what_a_channel_did_stays_until_it_does_something_else() {
 #[test]
 fn what_is_given_up_is_let_go() {
     let mut host = Host::new(100);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     pins.attempt(span(0, 4096), &mut host).unwrap();
     pins.start(Channel::Transmit2, &mut host);
@@ -182,7 +186,7 @@ fn what_is_given_up_is_let_go() {
 #[test]
 fn what_is_not_the_guests_leaves_nothing_behind() {
     let mut host = Host::new(1);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     assert_eq!(
         pins.attempt(span(0, 3 * 4096), &mut host),
@@ -200,7 +204,7 @@ fn what_is_not_the_guests_leaves_nothing_behind() {
 #[test]
 fn there_is_an_end_to_it() {
     let mut host = Host::new(u64::MAX);
-    let mut pins = Pins::new();
+    let mut pins = pins();
     let all = PAGES_MAX as u32 * 4096;
 
     assert_eq!(
@@ -223,7 +227,7 @@ fn there_is_an_end_to_it() {
 #[test]
 fn the_largest_rings_and_frames_fit() {
     let mut host = Host::new(u64::MAX);
-    let mut pins = Pins::new();
+    let mut pins = pins();
     let ring = |start| span(start + PAGE - 1, 0x1_0000 + 16 + 2048);
 
     pins.attempt(ring(0), &mut host).unwrap();
@@ -246,7 +250,7 @@ fn the_largest_rings_and_frames_fit() {
 #[test]
 fn withdrawn_memory_is_unpinned_at_once() {
     let mut host = Host::new(100);
-    let mut pins = Pins::new();
+    let mut pins = pins();
 
     pins.attempt(span(0, 4 * 4096), &mut host).unwrap();
     pins.start(Channel::Receive, &mut host);
@@ -284,7 +288,7 @@ proptest! {
     #[test]
     fn exactly_what_is_needed_is_pinned(events in prop::collection::vec(event(), 1..200)) {
         let mut host = Host::new(35);
-        let mut pins = Pins::new();
+        let mut pins = pins();
         let mut tried = BTreeSet::new();
         let mut held: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
 
