@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The physical card, and who has it.
+//! A physical NE2000, and who has it.
 //!
 //! Lock order: the guests of the card, as sysfs sees them; how a guest reaches the card ([`Guest`]); the
 //! state of the card; the lines of the interrupt. KVM takes what it has to exclude changes of a VM's ports
@@ -10,7 +10,7 @@
 //! [`Guest`]: crate::guest::Guest
 
 use core::{
-    fmt::Write,
+    ops::RangeInclusive,
     sync::atomic::{
         AtomicU8,
         Ordering::Relaxed, //
@@ -22,7 +22,6 @@ use kernel::{
     new_mutex,
     pci,
     prelude::*,
-    str::Formatter,
     sync::{
         Arc,
         Mutex,
@@ -42,12 +41,14 @@ use pdio::{
     io_bar::IoBar,
     io_region::HostPorts,
     kvm::{
-        DirectPorts,
         Support,
         Vm, //
     },
+    mdev,
+    sysfs::File,
     task::Thread,
     trace::vpio as trace,
+    vfio::Memory,
     work::{
         Run,
         Work, //
@@ -55,9 +56,16 @@ use pdio::{
 };
 
 use crate::{
+    attributes,
     config_space::Identity,
-    guest::Guest,
-    interrupt::Interrupts,
+    guest::{
+        Guest,
+        Guests, //
+    },
+    interrupt::{
+        Interrupts,
+        Watch, //
+    },
     mode::{
         Mode,
         Route, //
@@ -87,15 +95,19 @@ use crate::{
             Ne2000,
             Quirks, //
         },
+        ports::PortSet, //
     },
     number::{
         Number,
         PerGuest,
         GUESTS_MAX, //
     },
+    physical::{
+        self,
+        Physical, //
+    },
     registers::Registers,
     seat::{
-        Place,
         Prom,
         Seat, //
     },
@@ -229,7 +241,7 @@ pub(crate) struct Card {
     /// By its number.
     mode: AtomicU8,
     #[pin]
-    guests: Mutex<PerGuest<Option<Arc<Guest>>>>,
+    guests: Mutex<PerGuest<Option<Arc<Guest<Card>>>>>,
     #[pin]
     state: Mutex<State>,
     /// The card has changed hands, or nobody has it any more.
@@ -238,21 +250,6 @@ pub(crate) struct Card {
 }
 
 embeds!(Card, rounds: Work<Card>);
-
-/// What guests see of a function.
-fn identity(function: &pci::Device<Core<'_>>, bar0_ports: u16) -> Identity {
-    let [interface, sub_class, class, _] = function.pci_class().as_raw().to_le_bytes();
-
-    Identity {
-        vendor: function.vendor_id().as_raw(),
-        device: function.device_id(),
-        subsystem_vendor: function.subsystem_vendor_id(),
-        subsystem: function.subsystem_device_id(),
-        class: [interface, sub_class, class],
-        revision: function.revision_id(),
-        bar0_ports,
-    }
-}
 
 impl Card {
     /// The card of a function that has a driver, as it is after a reset. May sleep.
@@ -284,7 +281,13 @@ impl Card {
         let of_guest = || Arc::new(Statistics::new(), GFP_KERNEL);
         let of_guests = PerGuest::new([of_guest()?, of_guest()?, of_guest()?, of_guest()?]);
         let interrupts = Arc::new(
-            Interrupts::new(device.clone(), pin, statistics.clone(), of_guests.clone()),
+            Interrupts::new(
+                Watch::Nobody,
+                device.clone(),
+                pin,
+                statistics.clone(),
+                of_guests.clone(),
+            ),
             GFP_KERNEL,
         )?;
 
@@ -292,7 +295,7 @@ impl Card {
             pin_init!(Self {
                 rounds <- Work::new(),
                 started: Instant::now(),
-                identity: identity(function, bar.ports().window().count()),
+                identity: physical::identity(function, bar.ports().window().count()),
                 device,
                 quirks,
                 prom,
@@ -317,39 +320,9 @@ impl Card {
         )
     }
 
-    /// The function.
-    pub(crate) fn device(&self) -> &DmaDevice {
-        &self.device
-    }
-
-    /// What guests see of it.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
-    /// Whom it interrupts.
-    pub(crate) fn interrupts(&self) -> &Arc<Interrupts> {
-        &self.interrupts
-    }
-
-    /// What has happened to it.
-    pub(crate) fn statistics(&self) -> &Statistics {
-        &self.statistics
-    }
-
-    /// What has happened to a guest.
-    pub(crate) fn statistics_of(&self, number: Number) -> &Statistics {
-        self.of_guests.get(number)
-    }
-
     /// How long guests have it.
     pub(crate) fn pace(&self) -> &Pace {
         &self.pace
-    }
-
-    /// How accesses get to it.
-    pub(crate) fn mode(&self) -> Mode {
-        Mode::from_number(self.mode.load(Relaxed))
     }
 
     /// Sets how accesses get to it, of all guests at once. May sleep.
@@ -400,23 +373,15 @@ impl Card {
         Ok(())
     }
 
-    /// How many more guests there can be.
-    pub(crate) fn available(&self) -> u32 {
-        let guests = self.guests.lock();
-        let free = guests.iter().filter(|(_, guest)| guest.is_none());
-
-        free.count() as u32
-    }
-
     /// A user makes a guest, which is made by `new` from its number. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOSPC`: there are as many as there can be. `ENOMEM`, and what `new` returns.
-    pub(crate) fn admit(
+    fn admit_guest(
         &self,
-        new: impl FnOnce(Number) -> Result<Arc<Guest>>,
-    ) -> Result<Arc<Guest>> {
+        new: impl FnOnce(Number) -> Result<Arc<Guest<Card>>>,
+    ) -> Result<Arc<Guest<Card>>> {
         let mut guests = self.guests.lock();
         let number = guests
             .iter()
@@ -438,7 +403,7 @@ impl Card {
     }
 
     /// A user removes a guest that nobody has open. May sleep.
-    pub(crate) fn dismiss(&self, number: Number) {
+    fn dismiss_guest(&self, number: Number) {
         let mut guests = self.guests.lock();
         let seat = self.state.lock().seats.get_mut(number).take();
         let guest = guests.get_mut(number).take();
@@ -459,7 +424,7 @@ impl Card {
     /// # Errors
     ///
     /// `ENODEV`: the card goes. `EBUSY`: another one is open, and in this mode there can be only one.
-    pub(crate) fn open(&self, number: Number) -> Result {
+    fn open_guest(&self, number: Number) -> Result {
         let mut state = self.state.lock();
 
         if state.is_gone {
@@ -475,7 +440,7 @@ impl Card {
         let seat = state.seats.get_mut(number).as_mut().ok_or(ENODEV)?;
 
         seat.slot = Some(slot);
-        seat.is_reported = false;
+        seat.way.opened();
         seat.reset();
         self.settle_sharing(&mut state);
         Ok(())
@@ -483,14 +448,14 @@ impl Card {
 
     /// A guest is closed: nobody of it accesses the card any more. If it had the card, that is reset. May
     /// sleep.
-    pub(crate) fn close(&self, number: Number) {
+    fn close_guest(&self, number: Number) {
         let mut state = self.state.lock();
 
         self.stop(&mut state, number);
         if let Some(seat) = state.seats.get_mut(number) {
             let slot = seat.slot.take();
 
-            seat.place = None;
+            seat.way.leave();
             seat.thread = None;
             seat.owed = false;
             seat.reset();
@@ -512,14 +477,14 @@ impl Card {
 
         self.interrupts.set_owner(None);
         if let Some((seat, bar)) = state.owning() {
-            seat.close(&self.device, &self.statistics);
+            seat.way.close(&self.device, &self.statistics);
             Registers(bar.ports()).stop();
         }
         trace::switch(&self.device, number.get().into(), -1, 0);
     }
 
     /// A guest is reset: so is the card, if it has that. May sleep.
-    pub(crate) fn reset(&self, number: Number) {
+    fn reset_guest(&self, number: Number) {
         let mut state = self.state.lock();
         let has_card = state.owner() == Some(number);
 
@@ -554,7 +519,7 @@ impl Card {
                 continue;
             }
             if owner == Some(seat.number()) {
-                seat.close(&self.device, &self.statistics);
+                seat.way.close(&self.device, &self.statistics);
             }
             if is_shared {
                 seat.model.share(&mut registers);
@@ -584,7 +549,7 @@ impl Card {
         };
 
         if seat.is_shared {
-            seat.close(&self.device, &self.statistics);
+            seat.way.close(&self.device, &self.statistics);
 
             let mut others = Others {
                 seats,
@@ -648,7 +613,7 @@ impl Card {
     }
 
     /// The guest has the ports of the card from `first` on, or has them nowhere. May sleep.
-    pub(crate) fn place(&self, number: Number, vm: Option<&Arc<Vm>>, first: Option<u16>) {
+    fn place_guest(&self, number: Number, vm: Option<&Arc<Vm>>, first: Option<u16>) {
         let mut state = self.state.lock();
         let is_owner = state.owner() == Some(number);
         let wanted = match (vm, first) {
@@ -656,50 +621,23 @@ impl Card {
             _ => None,
         };
         let State { seats, bar, .. } = &mut *state;
-        let here = |seat: &Option<Seat>, first| {
-            let place = seat.as_ref()?.place.as_ref()?;
+        // Several guests may have it at the same ports, each when it has the card.
+        let shared = wanted.and_then(|(_, first)| {
+            let ports = |seat: &Option<Seat>| seat.as_ref()?.way.ports().cloned();
+            let mut all = seats.iter().filter_map(|(_, seat)| ports(seat));
 
-            (place.ports.window().first() == first).then(|| place.ports.clone())
-        };
+            all.find(|ports| ports.window().first() == first)
+        });
 
         if let Some(seat) = seats.get_mut(number) {
-            let first = wanted.map(|(_, first)| first);
-            let is_there = match (&seat.place, first) {
-                (None, None) => true,
-                (Some(place), Some(first)) => place.ports.window().first() == first,
-                _ => false,
-            };
-
-            if !is_there {
-                seat.close(&self.device, &self.statistics);
-                seat.place = None;
-            }
-        }
-        if let Some((vm, first)) = wanted {
-            // Several guests may have it at the same ports, each when it has the card.
-            let ports = match seats.iter().find_map(|(_, seat)| here(seat, first)) {
+            let reserve = |first| match shared {
                 Some(ports) => Ok(ports),
                 None if bar.ports().window().first() == first => Ok(bar.ports().clone()),
                 None => bar.reserve(first, c"vpio"),
             };
 
-            match (seats.get_mut(number), ports) {
-                (Some(seat), Ok(ports)) if seat.place.is_none() => {
-                    seat.place = Some(Place {
-                        direct: DirectPorts::new(vm.clone(), ports.clone()),
-                        ports,
-                    });
-                }
-                (Some(seat), Err(_)) if !seat.is_reported => {
-                    seat.is_reported = true;
-                    dev_warn!(
-                        self.device.device(),
-                        "guest {}: the host has other things at 0x{first:x}: all accesses exit\n",
-                        number.get()
-                    );
-                }
-                _ => (),
-            }
+            seat.way
+                .place(wanted, reserve, &self.device, &self.statistics);
         }
         if is_owner {
             self.go_to(&mut state, number);
@@ -711,12 +649,8 @@ impl Card {
     fn go_to(&self, state: &mut State, number: Number) {
         let State { seats, bar, .. } = state;
 
-        if let Some(place) = seats
-            .get(number)
-            .as_ref()
-            .and_then(|seat| seat.place.as_ref())
-        {
-            bar.move_to(&place.ports);
+        if let Some(ports) = seats.get(number).as_ref().and_then(|seat| seat.way.ports()) {
+            bar.move_to(ports);
         }
     }
 
@@ -869,7 +803,7 @@ impl Card {
             let mut registers = Registers(bar.ports());
 
             // From here on it cannot touch the card.
-            seat.close(&self.device, &self.statistics);
+            seat.way.close(&self.device, &self.statistics);
             match manner {
                 Manner::Saved => {
                     is_busy = seat.model.save(&mut seat.context, &mut registers).is_err();
@@ -950,7 +884,7 @@ impl Card {
     }
 
     /// A guest reads a port. May sleep.
-    pub(crate) fn read(&self, number: Number, route: Route, access: Access) -> u32 {
+    fn guest_reads(&self, number: Number, route: Route, access: Access) -> u32 {
         let mut value = access.width().mask();
 
         self.statistics.accesses(route).add(1);
@@ -989,7 +923,7 @@ impl Card {
     }
 
     /// A guest writes to a port. May sleep.
-    pub(crate) fn write(&self, number: Number, route: Route, access: Access, value: u32) {
+    fn guest_writes(&self, number: Number, route: Route, access: Access, value: u32) {
         self.statistics.accesses(route).add(1);
         self.statistics_of(number).accesses(route).add(1);
         trace::access(
@@ -1061,43 +995,8 @@ impl Card {
         }
     }
 
-    /// Shows the ports whose accesses exit, of a guest.
-    ///
-    /// # Errors
-    ///
-    /// `EFBIG`: it does not fit.
-    pub(crate) fn show_exiting(&self, number: Number, out: &mut Formatter<'_>) -> Result {
-        let ports = match self.state.lock().seats.get(number) {
-            Some(seat) => seat.exiting(),
-            None => return Ok(()),
-        };
-        let mut first = true;
-        let mut port = 0;
-
-        while port < u16::from(u8::MAX) {
-            let span = (port..=u16::from(u8::MAX))
-                .take_while(|&port| u8::try_from(port).is_ok_and(|port| ports.contains(port)))
-                .count() as u16;
-
-            if span != 0 {
-                let separator = if first { "" } else { " " };
-                let last = port + span - 1;
-
-                write!(out, "{separator}0x{port:02x}-0x{last:02x}").map_err(|_| EFBIG)?;
-                first = false;
-            }
-            port += span + 1;
-        }
-        Ok(())
-    }
-
-    /// Whether a guest has the card.
-    pub(crate) fn is_owner(&self, number: Number) -> bool {
-        self.state.lock().owner() == Some(number)
-    }
-
     /// The driver goes: nobody has the card any more. It is left as after a reset. May sleep.
-    pub(crate) fn end(&self) {
+    fn leave(&self) {
         let mut state = self.state.lock();
 
         state.is_gone = true;
@@ -1124,6 +1023,110 @@ enum Manner {
     Saved,
     /// Whatever it is in the middle of.
     Seized,
+}
+
+static GUESTS: mdev::Driver<Guests<Card>> = mdev::Driver::new(c"vpio", &crate::THIS_MODULE);
+
+impl Physical for Card {
+    const KIND: &'static CStr = c"ne2000";
+    const PRETTY_NAME: &'static CStr = c"NE2000 by turns";
+    const DOES_DMA: bool = false;
+    const SETTINGS: &'static [File<Self>] = attributes::NE2000;
+
+    type Handler = Interrupts;
+
+    fn driver_of_guests() -> &'static mdev::Driver<Guests<Self>> {
+        &GUESTS
+    }
+
+    fn handler(this: &Arc<Self>) -> Result<Arc<Interrupts>> {
+        Ok(this.interrupts.clone())
+    }
+
+    fn device(&self) -> &DmaDevice {
+        &self.device
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn interrupts(&self) -> &Arc<Interrupts> {
+        &self.interrupts
+    }
+
+    fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    fn statistics_of(&self, number: Number) -> &Statistics {
+        self.of_guests.get(number)
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::from_number(self.mode.load(Relaxed))
+    }
+
+    fn available(&self) -> u32 {
+        let guests = self.guests.lock();
+        let free = guests.iter().filter(|(_, guest)| guest.is_none());
+
+        free.count() as u32
+    }
+
+    fn admit(
+        &self,
+        new: impl FnOnce(Number) -> Result<Arc<Guest<Self>>>,
+    ) -> Result<Arc<Guest<Self>>> {
+        self.admit_guest(new)
+    }
+
+    fn dismiss(&self, number: Number) {
+        self.dismiss_guest(number);
+    }
+
+    fn open(&self, number: Number, _memory: &Memory) -> Result {
+        self.open_guest(number)
+    }
+
+    fn unmapped(&self, _number: Number, _addresses: RangeInclusive<u64>) {}
+
+    fn close(&self, number: Number) {
+        self.close_guest(number);
+    }
+
+    fn reset(&self, number: Number) {
+        self.reset_guest(number);
+    }
+
+    fn place(&self, number: Number, vm: Option<&Arc<Vm>>, first: Option<u16>) {
+        self.place_guest(number, vm, first);
+    }
+
+    #[inline]
+    fn read(&self, number: Number, route: Route, access: Access) -> u32 {
+        self.guest_reads(number, route, access)
+    }
+
+    #[inline]
+    fn write(&self, number: Number, route: Route, access: Access, value: u32) {
+        self.guest_writes(number, route, access, value);
+    }
+
+    fn exiting(&self, number: Number) -> PortSet {
+        match self.state.lock().seats.get(number) {
+            Some(seat) => seat.way.exiting(),
+            None => PortSet::EMPTY,
+        }
+    }
+
+    fn is_owner(&self, number: Number) -> bool {
+        self.state.lock().owner() == Some(number)
+    }
+
+    fn end(&self) {
+        self.leave();
+    }
 }
 
 impl Run for Card {

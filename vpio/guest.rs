@@ -2,7 +2,10 @@
 
 //! The card as one guest has it: a PCI function that user space opens.
 
-use core::ops::RangeInclusive;
+use core::{
+    marker::PhantomData,
+    ops::RangeInclusive, //
+};
 
 use kernel::{
     new_mutex,
@@ -20,7 +23,10 @@ use pdio::{
         Vm,
         Window, //
     },
-    mdev::MediatedDevice,
+    mdev::{
+        self,
+        MediatedDevice, //
+    },
     vfio::{
         self,
         Interrupt,
@@ -31,21 +37,21 @@ use pdio::{
 
 use crate::{
     attributes::GuestAttributes,
-    card::Card,
     config_space::ConfigSpace,
     interrupt::LineListener,
     mode::Route,
     model::access::Access,
-    number::Number, //
+    number::Number,
+    physical::Physical, //
 };
 
 /// How the guest reaches the card.
-struct Reach {
+struct Reach<C: Physical> {
     config: ConfigSpace,
     /// None: user space has opened the function without a VM, or KVM can do nothing for us.
     vm: Option<Arc<Vm>>,
     /// What handles accesses in the kernel.
-    served: Option<Served>,
+    served: Option<Served<C>>,
     /// Whether the log has it, since the function was opened, that KVM has other things at the guest's
     /// ports: the guest can put them there as often as it likes.
     is_reported: bool,
@@ -54,27 +60,27 @@ struct Reach {
 }
 
 /// The ports that are handled in the kernel.
-struct Served {
+struct Served<C: Physical> {
     first: u16,
-    _ports: ServedPorts<Handler>,
+    _ports: ServedPorts<Handler<C>>,
 }
 
 /// A guest, from when a user makes it until he removes it.
 #[pin_data]
-pub(crate) struct Guest {
-    card: Arc<Card>,
+pub(crate) struct Guest<C: Physical> {
+    card: Arc<C>,
     number: Number,
     #[pin]
-    reach: Mutex<Reach>,
+    reach: Mutex<Reach<C>>,
 }
 
-impl Guest {
+impl<C: Physical> Guest<C> {
     /// A guest of a card. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn new(card: Arc<Card>, number: Number) -> Result<Arc<Self>> {
+    pub(crate) fn new(card: Arc<C>, number: Number) -> Result<Arc<Self>> {
         let config = ConfigSpace::new(card.identity());
 
         Arc::pin_init(
@@ -94,7 +100,7 @@ impl Guest {
     }
 
     /// The card.
-    pub(crate) fn card(&self) -> &Arc<Card> {
+    pub(crate) fn card(&self) -> &Arc<C> {
         &self.card
     }
 
@@ -109,7 +115,7 @@ impl Guest {
     }
 
     /// Lets the guest reach the card where it has put that, in the way that the mode says. May sleep.
-    fn follow(&self, reach: &mut Reach) {
+    fn follow(&self, reach: &mut Reach<C>) {
         let first = reach.config.ports();
         let mode = self.card.mode();
         let served = match (&reach.vm, first) {
@@ -149,7 +155,7 @@ impl Guest {
     /// # Errors
     ///
     /// `EEXIST`: the kernel serves one of them already. `ENOMEM`.
-    fn serve(&self, vm: Arc<Vm>, first: u16) -> Result<Served> {
+    fn serve(&self, vm: Arc<Vm>, first: u16) -> Result<Served<C>> {
         let count = self.card.identity().bar0_ports;
         let handler = Handler {
             card: self.card.clone(),
@@ -176,7 +182,7 @@ fn value(data: &[u8]) -> u32 {
 }
 
 /// A guest reads.
-fn read(card: &Card, number: Number, route: Route, offset: u8, data: &mut [u8]) {
+fn read(card: &impl Physical, number: Number, route: Route, offset: u8, data: &mut [u8]) {
     let value = match Access::new(offset, data.len()) {
         Some(access) => card.read(number, route, access),
         None => u32::MAX,
@@ -188,41 +194,41 @@ fn read(card: &Card, number: Number, route: Route, offset: u8, data: &mut [u8]) 
 }
 
 /// A guest writes.
-fn write(card: &Card, number: Number, route: Route, offset: u8, data: &[u8]) {
+fn write(card: &impl Physical, number: Number, route: Route, offset: u8, data: &[u8]) {
     if let Some(access) = Access::new(offset, data.len()) {
         card.write(number, route, access, value(data));
     }
 }
 
 /// Handles a guest's accesses in the kernel.
-struct Handler {
-    card: Arc<Card>,
+struct Handler<C> {
+    card: Arc<C>,
     number: Number,
 }
 
-impl PortHandler for Handler {
+impl<C: Physical> PortHandler for Handler<C> {
     fn read(&self, offset: u8, data: &mut [u8]) -> Handled {
-        read(&self.card, self.number, Route::Hooked, offset, data);
+        read(&*self.card, self.number, Route::Hooked, offset, data);
         Handled::Yes
     }
 
     fn write(&self, offset: u8, data: &[u8]) -> Handled {
-        write(&self.card, self.number, Route::Hooked, offset, data);
+        write(&*self.card, self.number, Route::Hooked, offset, data);
         Handled::Yes
     }
 }
 
-impl vfio::Function for Guest {
-    const PINS: bool = false;
+impl<C: Physical> vfio::Function for Guest<C> {
+    const PINS: bool = C::DOES_DMA;
 
     fn bar0_len(&self) -> u16 {
         self.card.identity().bar0_ports
     }
 
-    fn open(&self, vm: Result<Vm>, _memory: &Memory) -> Result {
+    fn open(&self, vm: Result<Vm>, memory: &Memory) -> Result {
         let mut reach = self.reach.lock();
 
-        self.card.open(self.number)?;
+        self.card.open(self.number, memory)?;
         reach.config = ConfigSpace::new(self.card.identity());
         reach.is_reported = false;
         reach.vm = match vm {
@@ -234,7 +240,10 @@ impl vfio::Function for Guest {
         Ok(())
     }
 
-    fn unmapped(&self, _addresses: RangeInclusive<u64>) {}
+    // Without the lock of how it is reached: that may be held by who waits for this.
+    fn unmapped(&self, addresses: RangeInclusive<u64>) {
+        self.card.unmapped(self.number, addresses);
+    }
 
     fn close(&self) {
         let mut reach = self.reach.lock();
@@ -273,11 +282,11 @@ impl vfio::Function for Guest {
     }
 
     fn read_ports(&self, offset: u8, data: &mut [u8]) {
-        read(&self.card, self.number, Route::Trapped, offset, data);
+        read(&*self.card, self.number, Route::Trapped, offset, data);
     }
 
     fn write_ports(&self, offset: u8, data: &[u8]) {
-        write(&self.card, self.number, Route::Trapped, offset, data);
+        write(&*self.card, self.number, Route::Trapped, offset, data);
     }
 
     fn interrupt(&self, request: Interrupt) -> Result {
@@ -315,29 +324,45 @@ impl vfio::Function for Guest {
     }
 }
 
+/// Who makes guests of a card.
+pub(crate) struct Guests<C>(PhantomData<C>);
+
+impl<C: Physical> mdev::Mediator for Guests<C> {
+    type Parent = C;
+    type Share = Share<C>;
+
+    fn available(card: &C) -> u32 {
+        card.available()
+    }
+
+    fn probe(card: &Arc<C>, device: &MediatedDevice) -> Result<Share<C>> {
+        Share::new(card, device)
+    }
+}
+
 /// What a user has made: dropped in this order.
-pub(crate) struct Share {
-    _attributes: GuestAttributes,
-    _function: vfio::Registration<Guest>,
-    _admission: Admission,
+pub(crate) struct Share<C: Physical> {
+    _attributes: GuestAttributes<C>,
+    _function: vfio::Registration<Guest<C>>,
+    _admission: Admission<C>,
 }
 
 /// That a guest is one of those of its card.
-struct Admission(Arc<Guest>);
+struct Admission<C: Physical>(Arc<Guest<C>>);
 
-impl Drop for Admission {
+impl<C: Physical> Drop for Admission<C> {
     fn drop(&mut self) {
         self.0.card.dismiss(self.0.number);
     }
 }
 
-impl Share {
+impl<C: Physical> Share<C> {
     /// A guest of a card, which user space can open as this device. May sleep.
     ///
     /// # Errors
     ///
     /// `ENOSPC`: the card has as many as it can have. `ENOMEM`.
-    pub(crate) fn new(card: &Arc<Card>, device: &MediatedDevice) -> Result<Self> {
+    pub(crate) fn new(card: &Arc<C>, device: &MediatedDevice) -> Result<Self> {
         let guest = card.admit(|number| Guest::new(card.clone(), number))?;
         let admission = Admission(guest.clone());
         let function = vfio::Registration::new(device, guest.clone())?;

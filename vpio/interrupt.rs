@@ -9,7 +9,8 @@
 //! closed in between.
 //!
 //! The lines have one lock, which is taken in interrupt handlers, the innermost of all. While it is
-//! held, the pin is unmasked exactly if the owner has a line that can be raised.
+//! held, the pin is unmasked exactly if the owner has a line that can be raised. Where somebody looks at
+//! the card before its guest hears of an interrupt, the pin is masked until then as well.
 
 use kernel::sync::Arc;
 use pdio::{
@@ -73,8 +74,18 @@ enum Place {
     Listener,
 }
 
+/// Who looks at the card when it wants to interrupt.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Watch {
+    /// The guest alone.
+    Nobody,
+    /// Somebody who may sleep, before the guest hears of it: see [`Interrupts::hold`].
+    Model,
+}
+
 /// The pin of the card and the lines of its guests.
 pub(crate) struct Interrupts {
+    watch: Watch,
     device: DmaDevice,
     pin: InterruptPin,
     lines: IrqSpinLock<Lines>,
@@ -85,6 +96,7 @@ pub(crate) struct Interrupts {
 impl Interrupts {
     /// Nobody has the card, and nobody is told of anything.
     pub(crate) fn new(
+        watch: Watch,
         device: DmaDevice,
         pin: InterruptPin,
         statistics: Arc<Statistics>,
@@ -92,6 +104,7 @@ impl Interrupts {
     ) -> Self {
         pin.mask();
         Self {
+            watch,
             device,
             pin,
             lines: IrqSpinLock::new(Lines::default()),
@@ -130,13 +143,45 @@ impl Interrupts {
             }
             return Rest::Nothing;
         }
-        if line.owed || has_card && !self.pin.unmask_unless_asserted() {
+        if line.owed || has_card && !self.let_interrupt() {
             if has_card {
                 self.pin.mask();
             }
             return self.raise(lines, number, place);
         }
         Rest::Nothing
+    }
+
+    /// Unmasks the pin. Answers whether the guest need not hear of anything now.
+    fn let_interrupt(&self) -> bool {
+        match self.watch {
+            Watch::Nobody => self.pin.unmask_unless_asserted(),
+            // The pin interrupts again, and so whoever looks first does.
+            Watch::Model => {
+                self.pin.unmask();
+                true
+            }
+        }
+    }
+
+    /// Whether the card wants to interrupt; then its pin is masked until [`Self::looked`] is called. In
+    /// interrupt context.
+    pub(crate) fn hold(&self) -> bool {
+        self.lines.with(|_| self.pin.mask_if_asserted())
+    }
+
+    /// Somebody has looked at the card: its owner hears of what it wants.
+    pub(crate) fn looked(&self) {
+        self.lines.with(|lines| {
+            let Some(number) = lines.owner else {
+                return;
+            };
+
+            if lines.guests.get_mut(number).is_open() && !self.pin.unmask_unless_asserted() {
+                self.pin.mask();
+                let _ = self.raise(lines, number, Place::Any);
+            }
+        });
     }
 
     /// The guest has the card now, or nobody has.

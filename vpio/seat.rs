@@ -11,9 +11,7 @@ use pdio::{
     boxed,
     device::DmaDevice,
     io_bar::BarPorts,
-    kvm::DirectPorts,
-    task::Thread,
-    trace::vpio as trace, //
+    task::Thread, //
 };
 
 use crate::{
@@ -46,7 +44,8 @@ use crate::{
     number::Number,
     registers::Registers,
     statistics::Statistics,
-    turns::Slot, //
+    turns::Slot,
+    way::Way, //
 };
 
 /// A station address PROM, as remote DMA shows it.
@@ -60,14 +59,6 @@ static RESET: Context = Context::new([[0; 2]; PROM_WORDS]);
 /// in the ring.
 const HELD_BYTES: usize = 64 << 10;
 
-/// Where the guest has the card's ports, if it can reach them there.
-pub(crate) struct Place {
-    /// The host's ports of the same numbers.
-    pub(crate) ports: Arc<BarPorts>,
-    /// The guest's way to them.
-    pub(crate) direct: DirectPorts<BarPorts>,
-}
-
 /// What a card has of one guest.
 pub(crate) struct Seat {
     number: Number,
@@ -79,13 +70,7 @@ pub(crate) struct Seat {
     /// What belongs to the guest while it does not have the card.
     pub(crate) context: KBox<Context>,
     pub(crate) attention: Attention,
-    /// None: its accesses are hooked or trapped, whatever the mode is.
-    pub(crate) place: Option<Place>,
-    /// Whether the log has it, since the guest was opened, that the guest wants ports of others: it can
-    /// want them as often as it likes.
-    pub(crate) is_reported: bool,
-    /// The ports that it accesses directly.
-    allowed: PortSet,
+    pub(crate) way: Way,
     /// Frames that came for it while another had the card, and that its ring has no room for.
     held: HeldFrames<KVVec<u8>>,
     /// Whether its model knows that others share the card.
@@ -125,9 +110,7 @@ impl Seat {
             model: Ne2000::new(quirks),
             context: boxed::copy_of(&RESET)?,
             attention: Attention::Close,
-            place: None,
-            is_reported: false,
-            allowed: PortSet::EMPTY,
+            way: Way::new(number, Ne2000::PORTS, statistics.clone()),
             held: HeldFrames::new(storage),
             is_shared: false,
             accesses: 0,
@@ -240,44 +223,6 @@ impl Seat {
         ran_us.wrapping_add(self.ran_offset_us)
     }
 
-    /// The ports of the card that exit when the guest accesses them.
-    pub(crate) fn exiting(&self) -> PortSet {
-        Ne2000::PORTS.difference(self.allowed)
-    }
-
-    /// Takes the guest's direct way to the card. May sleep.
-    pub(crate) fn close(&mut self, device: &DmaDevice, statistics: &Statistics) {
-        if !self.allowed.is_empty() {
-            self.allow(PortSet::EMPTY, device, statistics);
-        }
-    }
-
-    /// Lets the guest access these ports directly, and no others. May sleep.
-    fn allow(&mut self, ports: PortSet, device: &DmaDevice, statistics: &Statistics) {
-        let Some(place) = &self.place else {
-            return;
-        };
-
-        if ports.is_empty() {
-            place.direct.clear();
-        } else if place.direct.set(|port| ports.contains(port)).is_err() {
-            // Of a VM that was never allowed a port; all of them exit, as before.
-            return;
-        }
-        self.allowed = ports;
-        statistics.port_map_changes.add(1);
-        self.statistics.port_map_changes.add(1);
-        trace::ports(
-            device,
-            self.number.get(),
-            place.direct.window().first(),
-            ports
-                .iter()
-                .filter(|&port| port < 64)
-                .fold(0, |bits, port| bits | 1 << port),
-        );
-    }
-
     /// The guest has the card: pays the attention that is wanted, and opens the ports that nobody has to
     /// hear of. May sleep.
     pub(crate) fn follow(
@@ -289,15 +234,15 @@ impl Seat {
         statistics: &Statistics,
     ) {
         let is_here = self
-            .place
-            .as_ref()
-            .is_some_and(|place| Arc::ptr_eq(&place.ports, ports));
+            .way
+            .ports()
+            .is_some_and(|place| Arc::ptr_eq(place, ports));
         let is_direct = mode.is_direct() && is_here;
         // Where all exit anyhow, it costs nothing to know.
         let attention = if is_direct { wanted } else { Attention::Close };
 
         if attention != self.attention {
-            self.close(device, statistics);
+            self.way.close(device, statistics);
             self.model.attend(attention, &mut Registers(ports));
             self.attention = attention;
         }
@@ -308,8 +253,6 @@ impl Seat {
             _ => Ne2000::PORTS.difference(self.model.hooked()),
         };
 
-        if allowed != self.allowed {
-            self.allow(allowed, device, statistics);
-        }
+        self.way.allow(allowed, device, statistics);
     }
 }

@@ -35,6 +35,26 @@ impl Count {
     }
 }
 
+/// A number that goes up and down.
+pub(crate) struct Level(AtomicU64);
+
+impl Level {
+    /// 0.
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Sets it.
+    pub(crate) fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The number.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
 /// Numbers of a guest, or of all guests of a card together.
 pub(crate) struct Statistics {
     /// Accesses that came through user space.
@@ -61,6 +81,12 @@ pub(crate) struct Statistics {
     pub(crate) frames_delivered: Count,
     /// Those of them for which there was no room.
     pub(crate) frames_overflowed: Count,
+    /// Pages that the card reaches now.
+    pub(crate) pages_pinned: Level,
+    /// How often a page was pinned for it.
+    pub(crate) pins: Count,
+    /// Writes that were dropped because a page could not be pinned, of memory that is there.
+    pub(crate) pins_failed: Count,
 }
 
 impl Statistics {
@@ -79,6 +105,9 @@ impl Statistics {
             frames_held: Count::new(),
             frames_delivered: Count::new(),
             frames_overflowed: Count::new(),
+            pages_pinned: Level::new(),
+            pins: Count::new(),
+            pins_failed: Count::new(),
         }
     }
 
@@ -97,6 +126,8 @@ impl Statistics {
             &self.frames_held,
             &self.frames_delivered,
             &self.frames_overflowed,
+            &self.pins,
+            &self.pins_failed,
         ] {
             count.reset();
         }

@@ -141,6 +141,9 @@ unsafe impl Send for Opened {}
 #[derive(Clone)]
 pub struct Memory(Arc<Mutex<Option<Opened>>>);
 
+// It is only a reference, whatever that is to.
+impl Unpin for Memory {}
+
 impl Memory {
     /// That of a device which is not open.
     ///

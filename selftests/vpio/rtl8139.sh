@@ -1,0 +1,240 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck disable=SC3043 # every shell that is a /bin/sh somewhere has "local"
+#
+# A guest with the stock driver 8139too drives an RTL8139, which does DMA in the guest's memory: traffic
+# both ways, the driver and the guest starting anew, and the end of QEMU at any moment. The card reaches few
+# pages while the guest runs, and none without one.
+
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# A guest is there for all cases of its mode.
+keep_guests=yes
+
+card=$bus/devices/$rtl8139
+share=/sys/bus/mdev/devices/7d9e1b5a-0000-4000-8000-000000008139
+
+# Those of the receive ring of 8139too, 32 KiB and what may be behind it, and of four frames.
+most_pages=$((9 + 1 + 4 * 2))
+
+# statistic NAME
+statistic()
+{
+	cat "$card/vpio/statistics/$1"
+}
+
+# use MODE: the card is vpio's, and there is a guest of it.
+use()
+{
+	[ -e /sys/module/vpio ] || modprobe vpio
+	give $rtl8139 vpio
+	echo "$1" >"$card/vpio/mode"
+	[ -e $share ] || basename $share >"$card/mdev_supported_types/vpio-rtl8139/create"
+}
+
+# has_guest MODE: that it is there, for cases that are picked.
+has_guest()
+{
+	alive a || boots "$1"
+}
+
+boots()
+{
+	use "$1"
+	is 'pages pinned for no guest' "$(statistic pages_pinned)" 0
+	start_guest a $share 8139too
+	await_guest a
+	configure a
+	few_pages
+}
+
+# few_pages: that the card reaches the ring, and little else.
+few_pages()
+{
+	at_least 'pages pinned' "$(statistic pages_pinned)" 9
+	at_most 'pages pinned' "$(statistic pages_pinned)" $most_pages
+}
+
+pings()
+{
+	has_guest "$1"
+	in_guest a "ping -q -c 20 -A $peer" >"$scratch/ping"
+	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping" ||
+		fail "$(grep packets "$scratch/ping")"
+}
+
+# transfers KIND SIZE COUNT: every byte is compared where it arrives.
+transfers()
+{
+	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 >"$scratch/transfer" || {
+		info "$(tail -n 1 "$scratch/transfer")"
+		fail "$1 $2 $3"
+	}
+}
+
+both_ways()
+{
+	local size pins
+
+	has_guest "$1"
+	pins=$(statistic pins)
+	transfers stream 1460 100
+	transfers receive 1460 200
+	for size in 8 61 1459 1461 4001; do
+		transfers rr $size 2
+	done
+	few_pages
+	at_least 'pages that were pinned meanwhile' $(($(statistic pins) - pins)) 100
+	is 'writes that were denied' "$(statistic denied)" 0
+	is 'pages that could not be pinned' "$(statistic pins_failed)" 0
+}
+
+reloads()
+{
+	has_guest "$1"
+	in_guest a 'rmmod 8139too'
+	is 'pages pinned without a driver' "$(statistic pages_pinned)" 0
+	in_guest a 'modprobe 8139too'
+	configure a
+	transfers rr 1460 2
+	few_pages
+}
+
+goes_down_and_up()
+{
+	has_guest "$1"
+	for _ in 1 2 3; do
+		in_guest a 'ifconfig eth0 down'
+		# In mode direct the guest stops its receiver unseen.
+		eventually 20 nothing_pinned || fail "$(statistic pages_pinned) pages stay pinned"
+		in_guest a 'ifconfig eth0 up'
+	done
+	configure a
+	transfers rr 1460 2
+}
+
+nothing_pinned()
+{
+	[ "$(statistic pages_pinned)" -eq 0 ]
+}
+
+reboots()
+{
+	has_guest "$1"
+	reboot_guest a
+	configure a
+	transfers receive 1460 20
+	few_pages
+}
+
+# frames: how many the other end has received.
+frames()
+{
+	peer cat /sys/class/net/bridge/statistics/rx_packets
+}
+
+frames_since()
+{
+	[ $(($(frames) - $1)) -ge "$2" ]
+}
+
+# kill_during COMMAND: kills QEMU when the guest has sent 10 frames for it.
+kill_during()
+{
+	local from
+
+	from=$(frames)
+	in_guest a "$1" 120 >/dev/null 2>&1 3>&1 &
+	eventually 60 frames_since "$from" 10 || fail 'nothing is transferred'
+	kill_guest a
+	nothing_is_left
+	serve_transfers
+}
+
+# nothing_is_left: of a guest that is gone.
+nothing_is_left()
+{
+	eventually 20 nothing_pinned || fail "$(statistic pages_pinned) pages stay pinned"
+	nothing_mapped
+}
+
+# nothing_mapped: that all has been taken out of the card's domain that was put there. Guests have less than
+# 256 MiB; the other devices have addresses below 4 GiB, from above. A new domain is tried out at low ones.
+nothing_mapped()
+{
+	local maps unmaps
+
+	maps=$(hits map)
+	unmaps=$(hits unmap)
+	at_least 'mappings that were made' "$maps" 1
+	is 'mappings that were removed' "$unmaps" "$maps"
+}
+
+# hits EVENT: of IOMMU domains, with addresses of a guest.
+hits()
+{
+	sed -n 's/^ *Hits: //p' "/sys/kernel/tracing/events/iommu/$1/hist"
+}
+
+# count_mappings on|off
+count_mappings()
+{
+	local event trigger
+
+	for event in map unmap; do
+		trigger='hist:keys=iova:size=1024 if iova >= 0x10000 && iova < 0x10000000'
+		[ "$1" = on ] || trigger="!$trigger"
+		echo "$trigger" >"/sys/kernel/tracing/events/iommu/$event/trigger"
+	done
+}
+
+# next_guest MODE: after the last one was killed.
+next_guest()
+{
+	boots "$1"
+	transfers rr 1460 2
+}
+
+killed_while_sending()
+{
+	has_guest "$1"
+	kill_during "pdio-load stream $peer:$port 1460 100000 0"
+	next_guest "$1"
+}
+
+killed_while_receiving()
+{
+	has_guest "$1"
+	kill_during "pdio-load receive $peer:$port 1460 100000 0"
+	next_guest "$1"
+}
+
+# The driver has just begun with the card.
+killed_while_loading()
+{
+	has_guest "$1"
+	in_guest a 'rmmod 8139too; while modprobe 8139too && ip link set eth0 up && rmmod 8139too; do :; done' 120 >/dev/null 2>&1 3>&1 &
+	sleep 0.7
+	kill_guest a
+	nothing_is_left
+	next_guest "$1"
+	kill_guest a
+	nothing_is_left
+}
+
+load_kvm patched
+[ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
+count_mappings on
+for mode in trap hook direct; do
+	add_case "$mode: boots" boots $mode
+	add_case "$mode: ping" pings $mode
+	add_case "$mode: transfers both ways" both_ways $mode
+	add_case "$mode: the driver is loaded again" reloads $mode
+	add_case "$mode: the interface goes down and up" goes_down_and_up $mode
+	add_case "$mode: reboots" reboots $mode
+	add_case "$mode: QEMU is killed while the guest sends" killed_while_sending $mode
+	add_case "$mode: QEMU is killed while the guest receives" killed_while_receiving $mode
+	add_case "$mode: QEMU is killed while the driver starts" killed_while_loading $mode
+done
+run_cases
