@@ -85,6 +85,7 @@ use crate::{
             context::Context,
             register::{
                 Descriptor,
+                CR,
                 RBSTART, //
             },
             Pinning,
@@ -113,7 +114,8 @@ use crate::{
 const GUEST: Number = Number::First;
 
 /// Milliseconds after which it is looked whether frames are sent, if the guest does not want to be
-/// interrupted for that: as long as they are not seen to be, their pages stay pinned.
+/// interrupted for that, and whether its receiver is still enabled, if it can disable that without an exit:
+/// as long as that is not seen, pages stay pinned.
 const LOOK_MS: u32 = 100;
 
 /// The revision of a chip without C+ mode, which the model denies: Linux leaves chips from 0x20 on to
@@ -383,14 +385,28 @@ impl DmaCard {
 
         if let (Some(model), Some(reached)) = (model, reached) {
             reached.end(model.interrupt(&mut Registers(bar.ports())));
-            if Descriptor::ALL
-                .iter()
-                .any(|descriptor| model.sending(*descriptor).is_some())
-            {
-                self.looks.queue(LOOK_MS);
-            }
         }
         self.follow(state);
+        self.look_again(state);
+    }
+
+    /// Has it looked at later, if there is something that may end unseen.
+    fn look_again(&self, state: &State) {
+        let State {
+            way: Some(way),
+            model: Some(model),
+            ..
+        } = state
+        else {
+            return;
+        };
+        let is_sending = Descriptor::ALL
+            .iter()
+            .any(|descriptor| model.sending(*descriptor).is_some());
+
+        if is_sending || model.receiving().is_some() && !way.exiting().contains(CR) {
+            self.looks.queue(LOOK_MS);
+        }
     }
 
     /// A write of the guest was dropped.
@@ -637,10 +653,10 @@ impl Physical for DmaCard {
         }
         if verdict.allows() {
             reached.end(model.wrote(access, value, verdict, &mut registers));
-            if matches!(verdict, Verdict::Start(_)) {
-                self.looks.queue(LOOK_MS);
-            }
             self.follow(&mut state);
+            if matches!(verdict, Verdict::Start(_)) {
+                self.look_again(&state);
+            }
         }
     }
 
