@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! port-storm: a driver for an NE2000 that does to the card what no driver should.
+//! port-storm: a driver for an NE2000, or an RTL8139, that does to the card what no driver should.
 //!
 //! For a guest that has a card by `vpio.ko`. In `/sys/bus/pci/devices/ADDRESS/port_storm`:
 //!
@@ -10,6 +10,9 @@
 //!   - `unchecked_write_offset_into_card_ram`: remote DMA to each page that can be named.
 //!   - `receive_trusts_guest_written_current_page_and_stop`: frames come while the receive ring is
 //!     somewhere else than in card RAM, and its end before its start.
+//!   - `write OFFSET BYTES VALUE`: this access. All of them are decimal.
+//!
+//!   All but the last one are for an NE2000.
 //!
 //! - `accesses`: how many accesses there were; rises while `run` is under way.
 //!
@@ -151,6 +154,18 @@ impl Victim {
                     }
                 }
             }
+            (Some("write"), (Some(offset), Some(bytes), Some(value))) => {
+                let width = match bytes {
+                    1 => Width::Byte,
+                    2 => Width::Word,
+                    4 => Width::Long,
+                    _ => return Err(EINVAL),
+                };
+                let offset = u8::try_from(offset).map_err(|_| EINVAL)?;
+                let value = u32::try_from(value).map_err(|_| EINVAL)?;
+
+                self.step(&bar, Step::Write(offset, width, value));
+            }
             _ => return Err(EINVAL),
         }
         Ok(())
@@ -182,7 +197,10 @@ kernel::pci_device_table!(
     PCI_TABLE,
     MODULE_PCI_TABLE,
     <PortStorm as pci::Driver>::IdInfo,
-    [(pci::DeviceId::from_id(vendor(0x10ec), 0x8029), ())]
+    [
+        (pci::DeviceId::from_id(vendor(0x10ec), 0x8029), ()),
+        (pci::DeviceId::from_id(vendor(0x10ec), 0x8139), ()),
+    ]
 );
 
 impl pci::Driver for PortStorm {
@@ -218,6 +236,6 @@ kernel::module_pci_driver! {
     type: PortStorm,
     name: "port_storm",
     authors: ["PDIO developers"],
-    description: "A driver that does to an NE2000 what no driver should",
+    description: "A driver that does to a card what no driver should",
     license: "GPL",
 }

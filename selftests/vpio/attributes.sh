@@ -248,16 +248,101 @@ leaves_the_card()
 	give $ne2000 vpio
 }
 
-# A card that has the ID, or is told to have it, and no registers of an NE2000.
-is_no_ne2000()
+# A device that is told to be a card: the SMBus controller of the machine.
+is_no_card()
+{
+	local other
+
+	other=0000:00:1f.3
+	[ -e "$bus/devices/$other" ] || skip "there is no $other"
+	[ -z "$(driver_of $other)" ] || skip "$other is in use"
+	echo vpio >"$bus/devices/$other/driver_override"
+	echo $other >$bus/drivers_probe 2>/dev/null || true
+	echo >"$bus/devices/$other/driver_override"
+	[ "$(driver_of $other)" != vpio ] || fail "$other is taken for a card"
+}
+
+# --- The other card --------------------------------------------------------------
+
+# of_rtl8139 COMMAND...: of the RTL8139 instead.
+of_rtl8139()
 {
 	# shellcheck disable=SC2154 # of lib.sh
+	path=$bus/devices/$rtl8139/vpio
+	types=$bus/devices/$rtl8139/mdev_supported_types/vpio-rtl8139
+	give $rtl8139 vpio
+	"$@"
+}
+
+rtl8139_is_described()
+{
+	local file name
+
+	for file in "$path"/*; do
+		name=${file##*/}
+		[ ! -d "$file" ] || name=$name/
+		grep -q "^What:.*/vpio/$name\$" "$described" || fail "$name is not described"
+	done
+	is mode "$(cat "$path/mode")" '[trap]'
+	is on_denied "$(cat "$path/on_denied")" '[ignore]'
+	is pinning "$(cat "$path/pinning")" '[transfer] address'
+	for file in "$path"/statistics/*; do
+		is "${file##*/}" "$(cat "$file")" 0
+	done
+}
+
+takes_pinning()
+{
+	accepts "$path/pinning" address 'transfer [address]'
+	accepts "$path/pinning" 'transfer\n' '[transfer] address'
+	for bad in '\n' Transfer 'address ' none '[address]'; do
+		refuses "$path/pinning" "$bad" EINVAL
+	done
+	accepts "$path/on_denied" ignore '[ignore]'
+	refuses "$path/on_denied" machine-check EOPNOTSUPP
+	log_has 'no machine checks: KVM'
+}
+
+is_not_open()
+{
+	load_kvm patched
+	accepts "$path/mode" hook 'trap [hook] direct'
+	accepts "$path/mode" direct 'trap hook [direct]'
+	refuses "$path/mode" open EOPNOTSUPP
+	log_has 'no mode open: the card reaches only memory'
+	accepts "$path/mode" trap '[trap] hook direct'
+	rmmod kvm_amd
+	rmmod kvm
+}
+
+has_one_guest()
+{
+	is available_instances "$(cat "$types/available_instances")" 1
+	make_guests 1
+	is available_instances "$(cat "$types/available_instances")" 0
+	is number "$(cat "$mdevs/$(uuid 1)/vpio/number")" 0
+	is hooked "$(cat "$mdevs/$(uuid 1)/vpio/hooked")" 0x00-0xff
+	is has_card "$(cat "$mdevs/$(uuid 1)/vpio/has_card")" 0
+	is 'one more guest' "$(errno_of "$types/create" "$(uuid 2)")" ENOSPC
+	remove_guests
+	is available_instances "$(cat "$types/available_instances")" 1
+}
+
+# As it was found, with the IOMMU domain that the kernel has for it: its driver transmits and receives.
+leaves_the_rtl8139()
+{
+	local address
+
+	modprobe 8139cp
+	give $rtl8139 8139cp
+	eventually 20 find_interface $rtl8139 || fail '8139cp makes no interface of it'
+	address=$(cat "/sys/class/net/$interface/address")
+	is address "$address" 52:54:00:00:00:0c
+	ip link set "$interface" up
+	ip address add $network.9/24 dev "$interface"
+	eventually 20 ping -c 1 -W 1 $peer >/dev/null || fail 'the card reaches nobody'
 	take_back $rtl8139
-	echo vpio >"$bus/devices/$rtl8139/driver_override"
-	echo $rtl8139 >$bus/drivers_probe 2>/dev/null || true
-	[ "$(driver_of $rtl8139)" != vpio ] || fail 'an RTL8139 is taken for an NE2000'
-	log_has 'this is no NE2000\|failed with error -19'
-	take_back $rtl8139
+	give $rtl8139 vpio
 }
 
 add_case 'all files are described' all_is_described
@@ -272,5 +357,10 @@ add_case 'events' has_events
 add_case 'bound again' again
 add_case 'unloaded and loaded' unloads
 add_case 'the card is left as it was found' leaves_the_card
-add_case 'a card that is no NE2000' is_no_ne2000
+add_case 'a device that is no card' is_no_card
+add_case 'RTL8139: files and defaults' of_rtl8139 rtl8139_is_described
+add_case 'RTL8139: pinning and on_denied' of_rtl8139 takes_pinning
+add_case 'RTL8139: mode' of_rtl8139 is_not_open
+add_case 'RTL8139: one guest' of_rtl8139 has_one_guest
+add_case 'RTL8139: the card is left as it was found' of_rtl8139 leaves_the_rtl8139
 run_cases

@@ -24,7 +24,6 @@ bus=/sys/bus/pci
 guest_files=${PDIO_TEST_GUEST:-/pdio/guest}
 patched_kvm=${PDIO_TEST_KVM:-/pdio/kvm}
 ne2000=0000:00:0b.0
-# shellcheck disable=SC2034 # used by the tests
 rtl8139=0000:00:0c.0
 cable=0000:00:0d.0
 network=10.9.0
@@ -177,6 +176,8 @@ tap()
 #	trap, hook, direct, open	a mediated device of vpio, in this mode
 #	an absolute path	a mediated device in sysfs
 #	none
+#
+# If there is $placeholder, it is a device that the guest has before that.
 start_guest()
 {
 	local dir card device
@@ -218,6 +219,7 @@ start_guest()
 	guest=$1
 	module=$3
 	shift 3
+	[ -z "${placeholder:-}" ] || set -- -device "$placeholder" "$@"
 	# There, for its tap. Not by peer(): the process to be killed would be a shell that waits.
 	ip netns exec peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none -monitor none \
 		-machine pc,usb=off,vmport=off -accel kvm -cpu host -m 128 \
@@ -398,6 +400,7 @@ finish()
 	(set -eu && kill_guests) </dev/null || true
 	cable_down
 	take_back $ne2000 || true
+	take_back $rtl8139 || true
 	rm -rf "$scratch"
 	exit $status
 }

@@ -15,6 +15,10 @@ keep_guests=yes
 card=$bus/devices/$rtl8139
 share=/sys/bus/mdev/devices/7d9e1b5a-0000-4000-8000-000000008139
 
+# The firmware of a guest places ports as that of this machine does: with an NE2000 before it, an RTL8139 is
+# where it is here as well. No driver of the guest is for that one.
+placeholder=ne2k_pci,romfile=,addr=2.0
+
 # Those of the receive ring of 8139too, 32 KiB and what may be behind it, and of four frames.
 most_pages=$((9 + 1 + 4 * 2))
 
@@ -47,6 +51,20 @@ boots()
 	await_guest a
 	configure a
 	few_pages
+	[ "$1" != direct ] || opens
+}
+
+# opens: that what the model does not have to hear of does not exit: CR, while the receiver is enabled, and the
+# place in the ring.
+opens()
+{
+	local hooked
+
+	hooked=$(cat $share/vpio/hooked)
+	case " $hooked " in
+	*' 0x10-0x33 0x44-0x47 0xd4-0xd7 0xd9-0xff '*) ;;
+	*) fail "what exits is $hooked" ;;
+	esac
 }
 
 # few_pages: that the card reaches the ring, and little else.
@@ -223,6 +241,72 @@ killed_while_loading()
 	nothing_is_left
 }
 
+# write_port OFFSET BYTES VALUE: the guest's port_storm does.
+write_port()
+{
+	in_guest a "cd /sys/bus/pci/devices/*/port_storm && echo write $(($1)) $2 $(($3)) >run"
+}
+
+# starts DENIED PAGES: that so many writes were denied in all, and so many pages are pinned now.
+starts()
+{
+	is 'writes that were denied' $(($(statistic denied) - denied)) "$1"
+	is 'pages pinned' "$(statistic pages_pinned)" "$2"
+}
+
+# A guest has 128 MiB. No frame is received, for RCR is 0: nothing is written to the ring that is allowed.
+denies_what_is_not_memory()
+{
+	local denied placeholder
+
+	# Or port_storm would have two cards.
+	placeholder=
+	use trap
+	start_guest a $share port_storm
+	await_guest a
+	denied=$(statistic denied)
+	write_port 0x37 1 0x04
+	# A frame from beyond the memory, one that ends there, and one from where interrupts are sent.
+	write_port 0x20 4 0x20000000
+	write_port 0x10 4 60
+	starts 1 0
+	write_port 0x20 4 0x7ffffe0
+	write_port 0x10 4 60
+	starts 2 0
+	write_port 0x20 4 0xfee00000
+	write_port 0x10 4 60
+	starts 3 0
+	# A ring that ends beyond the memory, and one that does not, until it is moved.
+	write_port 0x30 4 0x7fff000
+	write_port 0x37 1 0x0c
+	starts 4 0
+	write_port 0x30 4 0x4000800
+	write_port 0x37 1 0x0c
+	starts 4 3
+	write_port 0x30 4 0x7fff000
+	starts 5 3
+	write_port 0x30 4 0x4001800
+	starts 5 3
+	# Half of an address, and C+ mode.
+	write_port 0x20 2 0x1000
+	write_port 0xe0 2 3
+	starts 7 3
+	# A frame in the same page as the ring.
+	write_port 0x20 4 0x4001000
+	write_port 0x10 4 60
+	eventually 20 is_pinned 3
+	write_port 0x37 1 0x00
+	starts 7 0
+	is 'pages that could not be pinned' "$(statistic pins_failed)" 0
+	kill_guest a
+	nothing_is_left
+}
+
+is_pinned()
+{
+	[ "$(statistic pages_pinned)" -eq "$1" ]
+}
+
 load_kvm patched
 [ -e /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing
 count_mappings on
@@ -237,4 +321,5 @@ for mode in trap hook direct; do
 	add_case "$mode: QEMU is killed while the guest receives" killed_while_receiving $mode
 	add_case "$mode: QEMU is killed while the driver starts" killed_while_loading $mode
 done
+add_case 'what is not memory is denied' denies_what_is_not_memory
 run_cases

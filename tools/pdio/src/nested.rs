@@ -18,8 +18,9 @@ pub const GUESTS_DIR: &str = "/pdio/guest";
 /// a client, and what makes keys for both.
 pub const PROGRAMS: [&str; 4] = [QEMU, "dropbear", "dbclient", "dropbearkey"];
 
-/// Modules of the machine: what hands devices to guests, and the network around them.
-pub const MODULES: [&str; 7] = [
+/// Modules of the machine: what hands devices to guests, the network around them, and the host's own
+/// drivers of the cards.
+pub const MODULES: [&str; 8] = [
     "vfio_iommu_type1",
     "vfio_pci",
     "mdev",
@@ -27,6 +28,7 @@ pub const MODULES: [&str; 7] = [
     "bridge",
     "e1000",
     "ne2k_pci",
+    "8139cp",
 ];
 
 /// Programs of a guest, besides busybox and ours.
