@@ -2,34 +2,10 @@
 
 //! What has happened to a device.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed, //
-};
-
 use kernel::prelude::*;
+use pdio::count::Count;
 
 use crate::policy::latency::Latency;
-
-/// A number that only grows.
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// 0.
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Adds to it.
-    pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// The number.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// Numbers of one device since it was registered. Those of requests are about bindings that are
 /// served here: the kernel itself serves those in mode `sva`.

@@ -2,58 +2,12 @@
 
 //! What has happened: to the card since its driver was bound, to a guest since it was made.
 
-use core::sync::atomic::{
-    AtomicU64,
-    Ordering::Relaxed, //
+use pdio::count::{
+    Count,
+    Level, //
 };
 
 use crate::mode::Route;
-
-/// A number that only grows.
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// 0.
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Adds to it.
-    #[inline]
-    pub(crate) fn add(&self, n: u64) {
-        self.0.fetch_add(n, Relaxed);
-    }
-
-    /// 0 again.
-    fn reset(&self) {
-        self.0.store(0, Relaxed);
-    }
-
-    /// The number.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
-
-/// A number that goes up and down.
-pub(crate) struct Level(AtomicU64);
-
-impl Level {
-    /// 0.
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Sets it.
-    pub(crate) fn set(&self, n: u64) {
-        self.0.store(n, Relaxed);
-    }
-
-    /// The number.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Relaxed)
-    }
-}
 
 /// Numbers of a guest, or of all guests of a card together.
 pub(crate) struct Statistics {

@@ -10,6 +10,7 @@ pub mod boxed;
 pub mod bus;
 pub mod char_device;
 pub mod coherent;
+pub mod count;
 pub mod device;
 pub mod dma_map_multi;
 pub mod dma_map_ops;
