@@ -890,7 +890,7 @@ impl Card {
         self.statistics.accesses(route).add(1);
         self.statistics_of(number).accesses(route).add(1);
         // There is nothing behind the other ports of the BAR.
-        if access.ports().difference(Ne2000::PORTS).is_empty() {
+        if access.is_within(Ne2000::PORTS) {
             let Some(mut state) = self.take(number) else {
                 return value;
             };
@@ -935,7 +935,7 @@ impl Card {
             access.width().bytes(),
             value,
         );
-        if !access.ports().difference(Ne2000::PORTS).is_empty() {
+        if !access.is_within(Ne2000::PORTS) {
             return;
         }
 

@@ -104,12 +104,24 @@ impl Access {
     /// Whether it covers any port of a set.
     #[inline]
     pub const fn meets(self, set: PortSet) -> bool {
+        self.covers(set, true)
+    }
+
+    /// Whether all ports that it covers are of a set.
+    #[inline]
+    pub const fn is_within(self, set: PortSet) -> bool {
+        !self.covers(set, false)
+    }
+
+    /// Whether it covers any port that is in a set, or any that is not.
+    #[inline]
+    const fn covers(self, set: PortSet, is_in: bool) -> bool {
         let mut port = self.port;
         let mut left = self.width.bytes();
 
         // They are within the BAR, and 4 at most.
         while left > 0 {
-            if set.contains(port) {
+            if set.contains(port) == is_in {
                 return true;
             }
             port = port.wrapping_add(1);

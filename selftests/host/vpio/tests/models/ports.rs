@@ -70,6 +70,10 @@ proptest! {
 
         if let Some(access) = Access::new(port, bytes) {
             prop_assert_eq!(access.meets(set), set.intersects(access.ports()));
+            prop_assert_eq!(
+                access.is_within(set),
+                access.ports().difference(set).is_empty()
+            );
         }
     }
 
