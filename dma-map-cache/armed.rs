@@ -128,7 +128,8 @@ impl Registry {
                     "dma-map-cache: the driver's probe failed under us; binding it without us\n"
                 );
                 let _ = self.give_back(address);
-                device.bind_driver(&driver).map_err(|_| error)?;
+                // Why it could not be attached says more than why the driver still cannot be bound.
+                let _ = device.bind_driver(&driver);
                 Err(error)
             }
         }
