@@ -7,6 +7,7 @@
 //! [`Load`](crate::vpio::Load) and [`Turns`](crate::vpio::turns::Turns).
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -134,9 +135,22 @@ pub struct Results {
 pub fn save(dir: &Path, results: &Results) -> Result<()> {
     write(&dir.join(RUN), &serde_json::to_string_pretty(&results.run)?)?;
     write(&dir.join(RESULTS), &lines(&results.records)?)?;
-    write(&dir.join(IOPF), &lines(&results.figures)?)?;
-    write(&dir.join(VPIO), &lines(&results.loads)?)?;
-    write(&dir.join(TURNS), &lines(&results.turns)?)
+    save_any(&dir.join(IOPF), &results.figures)?;
+    save_any(&dir.join(VPIO), &results.loads)?;
+    save_any(&dir.join(TURNS), &results.turns)
+}
+
+/// Writes a file of a part of the run, which is not there if that was not run.
+fn save_any<T: Serialize>(path: &Path, all: &[T]) -> Result<()> {
+    if !all.is_empty() {
+        return write(path, &lines(all)?);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the old {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// An array, one element to a line: easy on diff, grep and the eye.
@@ -159,7 +173,7 @@ pub fn load(dir: &Path) -> Result<Results> {
     })
 }
 
-/// What a file has; nothing, if it was written by an earlier version, which had none.
+/// What a file has; nothing, if there is none.
 fn read_any<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Vec<T>> {
     match path.exists() {
         true => read(path),
@@ -242,11 +256,24 @@ pub(crate) mod tests {
         };
         save(dir.path(), &results).unwrap();
         assert_eq!(load(dir.path()).unwrap(), results);
+    }
+
+    #[test]
+    fn what_was_not_run_leaves_no_file_nor_an_old_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut results = Results {
+            records: vec![record("udp", "cached", 64, 1)],
+            loads: vec![vpio::tests::measured("hook", "ssh", 12)],
+            ..Results::default()
+        };
+        save(dir.path(), &results).unwrap();
+        assert!(dir.path().join(VPIO).exists());
+        results.loads.clear();
+        save(dir.path(), &results).unwrap();
         for file in [IOPF, VPIO, TURNS] {
-            fs::remove_file(dir.path().join(file)).unwrap();
+            assert!(!dir.path().join(file).exists(), "{file}");
         }
-        let earlier = load(dir.path()).unwrap();
-        assert!(earlier.figures.is_empty() && earlier.loads.is_empty() && earlier.turns.is_empty());
+        assert_eq!(load(dir.path()).unwrap(), results);
     }
 
     #[test]
