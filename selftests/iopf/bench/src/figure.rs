@@ -28,6 +28,9 @@ pub enum Load {
     StreamFirst,
     /// The same again.
     StreamAgain,
+    /// The same again, while consumers in all modes take turns, pass by pass: what else the machine has
+    /// to do is then the same for all. Counts of the device as a whole are those of all consumers.
+    StreamInTurns,
     /// A part of it, anywhere, of which nothing was ever used.
     RandomFirst,
     /// The same accesses again.

@@ -24,6 +24,8 @@ pub const OVERCOMMIT: usize = 4;
 const PARTS: usize = 8;
 /// How often a stream is repeated: it is short.
 const REPEATS: usize = 8;
+/// How often consumers in all modes take turns.
+const TURNS: usize = 32;
 /// Pages that the process maps and unmaps at once.
 const CHANGE: usize = 16;
 /// How often it does.
@@ -70,6 +72,7 @@ pub fn measure(extent: Extent, rounds: u32, emit: Emit<'_>) -> Result {
             let (_, mode) = MODES[(turn + round as usize - 1) % MODES.len()];
             turn_of(mode, extent, round, emit)?;
         }
+        in_turns(extent, round, emit)?;
     }
     Ok(())
 }
@@ -163,6 +166,70 @@ impl Meter {
     }
 }
 
+/// From the first page to the last.
+fn stream_once(session: &mut Session, area: &Area, pages: usize) -> Result {
+    for page in (0..pages).step_by(STREAM_REQUEST) {
+        session.carry_out(fill(area.address(page), STREAM_REQUEST * PAGE))?;
+    }
+    Ok(())
+}
+
+/// Streams over memory that the device knows, in all modes, in turns.
+fn in_turns(extent: Extent, round: u32, emit: Emit<'_>) -> Result {
+    struct Turn {
+        meter: Meter,
+        session: Session,
+        area: Area,
+        held_pages: u64,
+        parts: Vec<Duration>,
+    }
+
+    let pages = Size::of(extent).stream;
+    let mut turns = Vec::new();
+    for (name, mode) in MODES {
+        let meter = Meter { name, mode, round };
+        let held = statistic("pinned_pages")?;
+        let mut session = Session::open(mode)?;
+        let (area, _) = meter.area(&session, pages)?;
+        stream_once(&mut session, &area, pages)?;
+        turns.push(Turn {
+            meter,
+            session,
+            area,
+            held_pages: statistic("pinned_pages")?.saturating_sub(held),
+            parts: Vec::new(),
+        });
+    }
+    let before: Vec<State> = turns
+        .iter()
+        .map(|turn| Meter::state(&turn.session))
+        .collect::<Result<_>>()?;
+    for _ in 0..TURNS {
+        for turn in &mut turns {
+            turn.parts
+                .push(timed(|| stream_once(&mut turn.session, &turn.area, pages))?);
+        }
+    }
+    for (turn, before) in turns.iter().zip(&before) {
+        let mut took = Duration::of_equal(&turn.parts);
+        took.elapsed_ns /= TURNS as u64;
+        took.busy_ns /= TURNS as u64;
+        emit(Figure::Pass(Pass {
+            accesses: (pages / STREAM_REQUEST) as u64,
+            area_pages: pages as u64,
+            used_pages: pages as u64,
+            held_pages: turn.held_pages,
+            ..turn.meter.pass(
+                &turn.session,
+                Load::StreamInTurns,
+                before,
+                (Duration::default(), took),
+            )?
+        }));
+    }
+    Ok(())
+}
+
 /// A stream, twice.
 fn stream(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
     let mut session = Session::open(meter.mode)?;
@@ -175,12 +242,7 @@ fn stream(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
         };
         let mut parts = Vec::new();
         for _ in 0..repeats {
-            parts.push(timed(|| {
-                for page in (0..size.stream).step_by(STREAM_REQUEST) {
-                    session.carry_out(fill(area.address(page), STREAM_REQUEST * PAGE))?;
-                }
-                Ok(())
-            })?);
+            parts.push(timed(|| stream_once(&mut session, &area, size.stream))?);
         }
         let mut took = Duration::of_equal(&parts);
         took.elapsed_ns /= repeats as u64;

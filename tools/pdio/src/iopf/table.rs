@@ -17,13 +17,18 @@ pub(crate) const MODES: [&str; 3] = ["sva", "mirror", "pinned"];
 const PAGES_PER_MIB: f64 = 256.0;
 
 /// The passes, with what a reader calls them, and what a cost is divided by.
-const PASSES: [(Load, &str, Per); 7] = [
+const PASSES: [(Load, &str, Per); 8] = [
     (
         Load::StreamFirst,
         "a stream over memory that nobody has touched",
         Per::Page,
     ),
     (Load::StreamAgain, "the same stream again", Per::Page),
+    (
+        Load::StreamInTurns,
+        "the same, while consumers in all modes take turns, pass by pass",
+        Per::Page,
+    ),
     (
         Load::RandomFirst,
         "64 bytes in pages anywhere, which nobody has touched",
@@ -281,6 +286,10 @@ fn in_short(out: &mut String, counted: &Passes<'_>, wall: &Passes<'_>) {
     lines.push((
         "once touched, a stream: throughput of mirror in % of pinned, by instructions",
         percent(counted, Load::StreamAgain, cost),
+    ));
+    lines.push((
+        "the same, by time, in passes that take turns",
+        percent(wall, Load::StreamInTurns, took),
     ));
     lines.push((
         "the same, single accesses, each of which is slept for",
