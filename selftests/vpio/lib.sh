@@ -187,7 +187,7 @@ start_guest()
 	dir=$scratch/guest-$1
 	rm -rf "$dir"
 	mkdir "$dir"
-	mkfifo "$dir/control.in" "$dir/control.out"
+	mkfifo "$dir/control.in" "$dir/control.out" "$dir/monitor.in" "$dir/monitor.out"
 	card=${2#*=}
 	case $2 in
 	emulated*)
@@ -221,10 +221,11 @@ start_guest()
 	shift 3
 	[ -z "${placeholder:-}" ] || set -- -device "$placeholder" "$@"
 	# There, for its tap. Not by peer(): the process to be killed would be a shell that waits.
-	ip netns exec peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none -monitor none \
+	ip netns exec peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none \
 		-machine pc,usb=off,vmport=off -accel kvm -cpu host -m 128 \
 		-chardev "file,id=console,path=$dir/console" -serial chardev:console \
 		-chardev "pipe,id=control,path=$dir/control" -serial chardev:control \
+		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor \
 		-kernel "$guest_files/vmlinuz" -initrd "$guest_files/initrd" \
 		-append "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check pdio.modules=$module" \
 		"$@" >"$dir/qemu.log" 2>&1 &
@@ -283,8 +284,54 @@ answer()
 	*) return $status ;;
 	esac
 	info "guest $1 $2:"
-	tail -n 5 "$dir/console" "$dir/qemu.log" | sed 's/^/#   /' >&3
+	{
+		tail -n 5 "$dir/console" "$dir/qemu.log"
+		# A shell of its own: whatever fails here is not to hide what has failed.
+		(examine "$1") 2>&1 || true
+	} | sed 's/^/#   /' >&3
 	return $status
+}
+
+# examine NAME: what a guest does that does not answer: what of KVM's counters moves in a second, what vpio
+# says of the card and its guests, its registers and interrupt controllers, and where the threads of its QEMU
+# wait.
+examine()
+{
+	local pid
+
+	alive "$1" || return 0
+	pid=$(cat "$scratch/guest-$1/pid")
+	counters_of "$pid" >"$scratch/before"
+	ask_monitor "$1" 'info registers' | grep -E 'R[AI][XP]=|HLT='
+	sleep 1
+	counters_of "$pid" | diff "$scratch/before" - | grep '^[<>]'
+	for file in $bus/devices/$ne2000/vpio /sys/bus/mdev/devices/*/vpio; do
+		[ ! -e "$file" ] || grep -r . "$file"/
+	done
+	for question in 'info registers' 'info lapic' 'info pic' 'info irq'; do
+		ask_monitor "$1" "$question"
+	done
+	for thread in "/proc/$pid/task"/*; do
+		# Its state, and ticks in user and kernel space.
+		echo "$(cat "$thread/comm"):" "$(sed 's/.*) //' "$thread/stat" | cut -d ' ' -f 1,12,13)"
+		cat "$thread/stack"
+	done
+}
+
+# counters_of PID: those of KVM for this process.
+counters_of()
+{
+	grep -r . /sys/kernel/debug/kvm/"$1"-*/ 2>/dev/null | sort
+}
+
+# ask_monitor NAME QUESTION: prints what QEMU answers.
+ask_monitor()
+{
+	local dir
+
+	dir=$scratch/guest-$1
+	echo "$2" 1<>"$dir/monitor.in"
+	timeout 1 cat "$dir/monitor.out" | tr -d '\r' | grep -v '^(qemu)' || true
 }
 
 # await_guest NAME: until it has booted.
@@ -302,16 +349,16 @@ in_guest()
 	alive "$1" || fail "guest $1 is not there: $(tail -n 1 "$dir/qemu.log")"
 	id=$(($(cat "$dir/id") + 1))
 	echo $id >"$dir/id"
-	# One line; the agent undoes it with printf %b.
+	# One line; the agent undoes it with printf %b. Opened for both, for that does not wait for QEMU.
 	printf '%s\n' "$2" | sed 's/\\/\\\\/g' |
-		awk -v id=$id '{ printf "%s%s", NR == 1 ? id " " : "\\n", $0 } END { print "" }' >"$dir/control.in"
+		awk -v id=$id '{ printf "%s%s", NR == 1 ? id " " : "\\n", $0 } END { print "" }' 1<>"$dir/control.in"
 	answer "$1" $id "${3:-60}"
 }
 
 # reboot_guest NAME: and waits until it is there again. QEMU goes on.
 reboot_guest()
 {
-	printf 'x reboot -f\n' >"$scratch/guest-$1/control.in"
+	printf 'x reboot -f\n' 1<>"$scratch/guest-$1/control.in"
 	await_guest "$1"
 }
 
@@ -326,6 +373,7 @@ kill_guest()
 	kill -9 "$pid" 2>/dev/null || true
 	# Not a child of this shell, maybe.
 	eventually 20 gone "$pid" || fail "QEMU of guest $1 does not die"
+	rm "$dir/pid"
 }
 
 # gone PID: whether all of its threads have ended, so that nothing is open any more. Somebody may still have
