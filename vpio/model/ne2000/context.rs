@@ -106,7 +106,8 @@ pub enum Received {
     Stored,
     /// The guest does not want it: stopped, monitoring, or the filter.
     Unwanted,
-    /// The ring has no room; the frame can be tried again when the guest has read from it.
+    /// The ring has no room; the frame can be tried again when the guest has read from it, and it will be
+    /// told that there is something to read.
     Full,
     /// The guest's page registers describe no ring.
     NoRing,
@@ -161,6 +162,12 @@ impl Context {
         ) else {
             return Received::NoRing;
         };
+
+        // A ring without room has frames that the guest has not read, and may never hear of again: it
+        // acknowledges PRX after it has looked, and more may come between. A card would say OVW, which
+        // has a driver stop it.
+        registers.pending |= isr::PRX;
+
         let Some(next) = ring.next(frame.size()) else {
             return Received::Full;
         };
@@ -184,7 +191,6 @@ impl Context {
         }
 
         registers.current = next.number();
-        registers.pending |= isr::PRX;
         Received::Stored
     }
 }

@@ -586,6 +586,28 @@ fn a_ring_holds_what_it_has_room_for() {
     assert_eq!(context.receive(&frame), Received::Full);
 }
 
+/// Linux's driver acknowledges PRX after it has looked whether there are frames. If it loses the card in
+/// between, it acknowledges those that come meanwhile; and when there is no room for any more, nothing else
+/// would ever have it look again.
+#[test]
+fn a_guest_with_a_full_ring_hears_of_each_frame() {
+    let mut context = Context::new([[0; 2]; 16]);
+    let registers = &mut context.registers;
+    let bytes = frame([0xff; 6]);
+    let frame = Frame::new(&bytes).unwrap();
+
+    registers.command = 0x22;
+    registers.receive_config = rcr::AB;
+    registers.page_start = 0x60;
+    registers.page_stop = 0x64;
+    registers.current = 0x63;
+    registers.boundary = 0x62;
+    while context.receive(&frame) == Received::Stored {}
+    context.registers.pending &= !isr::PRX;
+    assert_eq!(context.receive(&frame), Received::Full);
+    assert_ne!(context.registers.pending & isr::PRX, 0);
+}
+
 #[test]
 fn frames_have_a_size() {
     assert!(Frame::new(&[0; 5]).is_none());
