@@ -27,7 +27,7 @@ pub struct Case {
     pub name: String,
     /// How it ended.
     pub outcome: Outcome,
-    /// The last lines that it wrote for a reader, at most [`NOTES`].
+    /// The last lines that it wrote for a reader, at most 12 of them.
     pub notes: Vec<String>,
 }
 
