@@ -326,8 +326,12 @@ impl<C: Nic> Pair<C> {
     /// A frame arrives for a guest that does not have its card.
     fn receive_away(&mut self) {
         // Whether it has arrived is only to be seen on another page, and giving a command again that
-        // starts remote DMA would start it again.
-        if !self.has_room() || self.own.read8(CR) & (cr::ABORT | cr::STP) != cr::ABORT {
+        // starts remote DMA would start it again. One to a card that runs on after a reset, as QEMU's
+        // does, would end that it shows the reset.
+        if !self.has_room()
+            || self.own.read8(CR) & (cr::ABORT | cr::STP) != cr::ABORT
+            || self.own.read8(ISR) & isr::RST != 0
+        {
             return;
         }
 
