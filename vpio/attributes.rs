@@ -166,18 +166,23 @@ impl<C: Physical> GuestAttributes<C> {
     }
 }
 
-/// What a user can set of an RTL8139.
-pub(crate) const RTL8139: &[File<DmaCard>] = &[
+/// How accesses get to a card.
+const fn mode<C: Physical>() -> File<C> {
     File {
         name: c"mode",
         show: Some(|card, out| {
             let mode = card.mode();
-            let offered = DmaCard::modes(Support::probe());
+            // What is chosen is shown even if the KVM that could do it is gone.
+            let offered = C::modes(Support::probe());
 
             show_choice(out, Mode::shown(offered, mode), mode)
         }),
         store: Some(|card, text| card.set_mode(Mode::try_from(text)?)),
-    },
+    }
+}
+
+/// What becomes of what is denied.
+const fn on_denied<C: Physical>() -> File<C> {
     File {
         name: c"on_denied",
         show: Some(|_, out| {
@@ -190,13 +195,20 @@ pub(crate) const RTL8139: &[File<DmaCard>] = &[
             Ok(OnDenied::MachineCheck) => {
                 dev_err!(
                     card.device().device(),
-                    "no machine checks: KVM gives modules no way to raise one\n"
+                    "no machine checks: {}\n",
+                    C::NO_MACHINE_CHECKS
                 );
                 Err(not_supported())
             }
             Err(Unknown) => Err(EINVAL),
         }),
-    },
+    }
+}
+
+/// What a user can set of an RTL8139.
+pub(crate) const RTL8139: &[File<DmaCard>] = &[
+    mode(),
+    on_denied(),
     File {
         name: c"pinning",
         show: Some(|card, out| {
@@ -213,36 +225,8 @@ pub(crate) const RTL8139: &[File<DmaCard>] = &[
 
 /// What a user can set of an NE2000.
 pub(crate) const NE2000: &[File<Card>] = &[
-    File {
-        name: c"mode",
-        show: Some(|card, out| {
-            let mode = card.mode();
-            // What is chosen is shown even if the KVM that could do it is gone.
-            let offered = Mode::offered(Support::probe());
-
-            show_choice(out, Mode::shown(offered, mode), mode)
-        }),
-        store: Some(|card, text| card.set_mode(Mode::try_from(text)?)),
-    },
-    File {
-        name: c"on_denied",
-        show: Some(|_, out| {
-            let setting = OnDenied::Ignore.name();
-
-            show_choice(out, [setting], setting)
-        }),
-        store: Some(|card, text| match OnDenied::try_from(text) {
-            Ok(OnDenied::Ignore) => Ok(()),
-            Ok(OnDenied::MachineCheck) => {
-                dev_err!(
-                    card.device().device(),
-                    "no machine checks: the card does no DMA that could be denied\n"
-                );
-                Err(not_supported())
-            }
-            Err(Unknown) => Err(EINVAL),
-        }),
-    },
+    mode(),
+    on_denied(),
     File {
         name: c"slice_us",
         show: Some(|card, out| show_number(out, card.pace().slice_us.get())),

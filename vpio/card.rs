@@ -35,15 +35,11 @@ use kernel::{
 use pdio::{
     device::DmaDevice,
     embeds,
-    error::not_supported,
     event_count::EventCount,
     intx::InterruptPin,
     io_bar::IoBar,
     io_region::HostPorts,
-    kvm::{
-        Support,
-        Vm, //
-    },
+    kvm::Vm,
     mdev,
     sysfs::File,
     task::Thread,
@@ -325,37 +321,11 @@ impl Card {
         &self.pace
     }
 
-    /// Sets how accesses get to it, of all guests at once. May sleep.
+    /// Stores the mode, if that can be.
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: KVM cannot do that. `EBUSY`: somebody has a guest open, whose model would hear of
-    /// nothing, or has heard of nothing.
-    pub(crate) fn set_mode(&self, mode: Mode) -> Result {
-        let support = Support::probe();
-
-        if !Mode::offered(support).any(|offered| offered == mode) {
-            dev_err!(
-                self.device.device(),
-                "no mode {}: {}\n",
-                mode.name(),
-                support.text()
-            );
-            return Err(not_supported());
-        }
-
-        let guests = self.guests.lock();
-
-        self.store_mode(mode)?;
-        for (_, guest) in guests.iter() {
-            if let Some(guest) = guest {
-                guest.follow_mode();
-            }
-        }
-        Ok(())
-    }
-
-    /// Stores the mode, if that can be.
+    /// `EBUSY`: somebody has a guest open, whose model would hear of nothing, or has heard of nothing.
     fn store_mode(&self, mode: Mode) -> Result {
         let state = self.state.lock();
         let old = self.mode();
@@ -1031,6 +1001,7 @@ impl Physical for Card {
     const KIND: &'static CStr = c"ne2000";
     const PRETTY_NAME: &'static CStr = c"NE2000 by turns";
     const DOES_DMA: bool = false;
+    const NO_MACHINE_CHECKS: &'static str = "the card does no DMA that could be denied";
     const SETTINGS: &'static [File<Self>] = attributes::NE2000;
 
     type Handler = Interrupts;
@@ -1065,6 +1036,20 @@ impl Physical for Card {
 
     fn mode(&self) -> Mode {
         Mode::from_number(self.mode.load(Relaxed))
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result {
+        mode.check(&self.device)?;
+
+        let guests = self.guests.lock();
+
+        self.store_mode(mode)?;
+        for (_, guest) in guests.iter() {
+            if let Some(guest) = guest {
+                guest.follow_mode();
+            }
+        }
+        Ok(())
     }
 
     fn available(&self) -> u32 {

@@ -261,46 +261,6 @@ impl DmaCard {
         )
     }
 
-    /// The modes that there are: none in which the model does not hear of DMA before it can start.
-    pub(crate) fn modes(support: Support) -> impl Iterator<Item = Mode> + Clone {
-        Mode::offered(support).filter(|mode| *mode != Mode::Open)
-    }
-
-    /// Sets how accesses get to it. May sleep.
-    ///
-    /// # Errors
-    ///
-    /// `EOPNOTSUPP`: KVM cannot do that, or nobody may.
-    pub(crate) fn set_mode(&self, mode: Mode) -> Result {
-        let support = Support::probe();
-
-        if mode == Mode::Open {
-            dev_err!(
-                self.device.device(),
-                "no mode {}: the card reaches only memory that the model has named\n",
-                mode.name()
-            );
-            return Err(not_supported());
-        }
-        if !Self::modes(support).any(|offered| offered == mode) {
-            dev_err!(
-                self.device.device(),
-                "no mode {}: {}\n",
-                mode.name(),
-                support.text()
-            );
-            return Err(not_supported());
-        }
-
-        let guest = self.guest.lock();
-
-        self.mode.store(mode.number(), Relaxed);
-        if let Some(guest) = &*guest {
-            guest.follow_mode();
-        }
-        Ok(())
-    }
-
     /// For how long frames are pinned, of guests that are opened from now on.
     pub(crate) fn pinning(&self) -> Pinning {
         let all = Pinning::ALL.into_iter();
@@ -455,6 +415,7 @@ impl Physical for DmaCard {
     const KIND: &'static CStr = c"rtl8139";
     const PRETTY_NAME: &'static CStr = c"RTL8139";
     const DOES_DMA: bool = true;
+    const NO_MACHINE_CHECKS: &'static str = "KVM gives modules no way to raise one";
     const SETTINGS: &'static [File<Self>] = attributes::RTL8139;
 
     type Handler = Watcher;
@@ -489,6 +450,31 @@ impl Physical for DmaCard {
 
     fn mode(&self) -> Mode {
         Mode::from_number(self.mode.load(Relaxed))
+    }
+
+    // None in which the model does not hear of DMA before it can start.
+    fn modes(support: Support) -> impl Iterator<Item = Mode> + Clone {
+        Mode::offered(support).filter(|mode| *mode != Mode::Open)
+    }
+
+    fn set_mode(&self, mode: Mode) -> Result {
+        if mode == Mode::Open {
+            dev_err!(
+                self.device.device(),
+                "no mode {}: the card reaches only memory that the model has named\n",
+                mode.name()
+            );
+            return Err(not_supported());
+        }
+        mode.check(&self.device)?;
+
+        let guest = self.guest.lock();
+
+        self.mode.store(mode.number(), Relaxed);
+        if let Some(guest) = &*guest {
+            guest.follow_mode();
+        }
+        Ok(())
     }
 
     fn available(&self) -> u32 {

@@ -5,7 +5,11 @@
 use core::fmt;
 
 use kernel::prelude::*;
-use pdio::kvm::Support;
+use pdio::{
+    device::DmaDevice,
+    error::not_supported,
+    kvm::Support, //
+};
 
 /// The way of most accesses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,21 @@ impl Mode {
         Self::ALL
             .into_iter()
             .filter(move |mode| *mode == Self::Trap || support == Support::Patched)
+    }
+
+    /// Whether KVM can do it as it is. If not, the log of the card has why.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: it cannot.
+    pub(crate) fn check(self, card: &DmaDevice) -> Result {
+        let support = Support::probe();
+
+        if Self::offered(support).any(|offered| offered == self) {
+            return Ok(());
+        }
+        dev_err!(card.device(), "no mode {}: {}\n", self.name(), support.text());
+        Err(not_supported())
     }
 
     /// Those that are offered, and the one that is chosen, in order.

@@ -13,7 +13,10 @@ use kernel::{
 use pdio::{
     device::DmaDevice,
     intx,
-    kvm::Vm,
+    kvm::{
+        Support,
+        Vm, //
+    },
     mdev,
     sysfs::File,
     vfio::Memory, //
@@ -46,6 +49,8 @@ pub(crate) trait Physical: Send + Sync + Sized + 'static {
     const PRETTY_NAME: &'static CStr;
     /// Whether it does DMA in the memory of its guests.
     const DOES_DMA: bool;
+    /// Why nothing that is denied raises a machine check.
+    const NO_MACHINE_CHECKS: &'static str;
     /// What a user can set.
     const SETTINGS: &'static [File<Self>];
 
@@ -75,6 +80,18 @@ pub(crate) trait Physical: Send + Sync + Sized + 'static {
 
     /// How accesses get to it.
     fn mode(&self) -> Mode;
+
+    /// The modes that there are, with such a KVM.
+    fn modes(support: Support) -> impl Iterator<Item = Mode> + Clone {
+        Mode::offered(support)
+    }
+
+    /// Sets how accesses get to it, of all guests at once.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: KVM, or the card, cannot do that. `EBUSY`: not while a guest is open.
+    fn set_mode(&self, mode: Mode) -> Result;
 
     /// How many more guests there can be.
     fn available(&self) -> u32;
