@@ -8,15 +8,8 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-
-# A guest is there for all cases of its card.
-keep_guests=yes
-
-# has_guest CARD: that it is there, for cases that are picked.
-has_guest()
-{
-	alive a || boots "$1"
-}
+# shellcheck source=one_guest.sh
+. "$(dirname "$0")/one_guest.sh"
 
 boots()
 {
@@ -25,21 +18,10 @@ boots()
 	configure a
 }
 
-pings()
+# The next guest will say.
+nothing_is_left()
 {
-	has_guest "$1"
-	in_guest a "ping -q -c 20 -A $peer" >"$scratch/ping"
-	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping" ||
-		fail "$(grep packets "$scratch/ping")"
-}
-
-# transfers KIND SIZE COUNT: every byte is compared where it arrives.
-transfers()
-{
-	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 >"$scratch/transfer" || {
-		info "$(tail -n 1 "$scratch/transfer")"
-		fail "$1 $2 $3"
-	}
+	:
 }
 
 # Sent frames are few: where each word is an exit to user space, one takes long.
@@ -80,50 +62,6 @@ reboots()
 	reboot_guest a
 	configure a
 	transfers receive 1460 20
-}
-
-# kill_during COMMAND: kills QEMU when the guest has sent 10 frames for it.
-kill_during()
-{
-	local from
-
-	from=$(frames)
-	in_guest a "$1" 120 >/dev/null 2>&1 3>&1 &
-	eventually 60 frames_since "$from" 10 || fail 'nothing is transferred'
-	kill_guest a
-	serve_transfers
-}
-
-# frames: how many the other end has received.
-frames()
-{
-	peer cat /sys/class/net/bridge/statistics/rx_packets
-}
-
-frames_since()
-{
-	[ $(($(frames) - $1)) -ge "$2" ]
-}
-
-# next_guest CARD: after the last one was killed.
-next_guest()
-{
-	boots "$1"
-	transfers rr 1460 2
-}
-
-killed_while_sending()
-{
-	has_guest "$1"
-	kill_during "pdio-load stream $peer:$port 1460 100000 0"
-	next_guest "$1"
-}
-
-killed_while_receiving()
-{
-	has_guest "$1"
-	kill_during "pdio-load receive $peer:$port 1460 100000 0"
-	next_guest "$1"
 }
 
 # The driver has just begun with the card.

@@ -8,9 +8,8 @@
 
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-
-# A guest is there for all cases of its mode.
-keep_guests=yes
+# shellcheck source=one_guest.sh
+. "$(dirname "$0")/one_guest.sh"
 
 card=$bus/devices/$rtl8139
 share=/sys/bus/mdev/devices/7d9e1b5a-0000-4000-8000-000000008139
@@ -35,12 +34,6 @@ use()
 	give $rtl8139 vpio
 	echo "$1" >"$card/vpio/mode"
 	[ -e $share ] || basename $share >"$card/mdev_supported_types/vpio-rtl8139/create"
-}
-
-# has_guest MODE: that it is there, for cases that are picked.
-has_guest()
-{
-	alive a || boots "$1"
 }
 
 boots()
@@ -72,23 +65,6 @@ few_pages()
 {
 	at_least 'pages pinned' "$(statistic pages_pinned)" 9
 	at_most 'pages pinned' "$(statistic pages_pinned)" $most_pages
-}
-
-pings()
-{
-	has_guest "$1"
-	in_guest a "ping -q -c 20 -A $peer" >"$scratch/ping"
-	grep -q '20 packets transmitted, 20 packets received, 0% packet loss' "$scratch/ping" ||
-		fail "$(grep packets "$scratch/ping")"
-}
-
-# transfers KIND SIZE COUNT: every byte is compared where it arrives.
-transfers()
-{
-	in_guest a "pdio-load $1 $peer:$port $2 $3 0 verify" 120 >"$scratch/transfer" || {
-		info "$(tail -n 1 "$scratch/transfer")"
-		fail "$1 $2 $3"
-	}
 }
 
 both_ways()
@@ -147,30 +123,6 @@ reboots()
 	few_pages
 }
 
-# frames: how many the other end has received.
-frames()
-{
-	peer cat /sys/class/net/bridge/statistics/rx_packets
-}
-
-frames_since()
-{
-	[ $(($(frames) - $1)) -ge "$2" ]
-}
-
-# kill_during COMMAND: kills QEMU when the guest has sent 10 frames for it.
-kill_during()
-{
-	local from
-
-	from=$(frames)
-	in_guest a "$1" 120 >/dev/null 2>&1 3>&1 &
-	eventually 60 frames_since "$from" 10 || fail 'nothing is transferred'
-	kill_guest a
-	nothing_is_left
-	serve_transfers
-}
-
 # nothing_is_left: of a guest that is gone.
 nothing_is_left()
 {
@@ -206,27 +158,6 @@ count_mappings()
 		[ "$1" = on ] || trigger="!$trigger"
 		echo "$trigger" >"/sys/kernel/tracing/events/iommu/$event/trigger"
 	done
-}
-
-# next_guest MODE: after the last one was killed.
-next_guest()
-{
-	boots "$1"
-	transfers rr 1460 2
-}
-
-killed_while_sending()
-{
-	has_guest "$1"
-	kill_during "pdio-load stream $peer:$port 1460 100000 0"
-	next_guest "$1"
-}
-
-killed_while_receiving()
-{
-	has_guest "$1"
-	kill_during "pdio-load receive $peer:$port 1460 100000 0"
-	next_guest "$1"
 }
 
 # The driver has just begun with the card.
