@@ -565,12 +565,10 @@ fn the_receive_filter_is_that_of_the_card() {
     }
 }
 
-#[test]
-fn a_ring_holds_what_it_has_room_for() {
+/// A ring of four pages, which is empty.
+fn with_a_small_ring() -> Context {
     let mut context = Context::new([[0; 2]; 16]);
     let registers = &mut context.registers;
-    let bytes = frame([0xff; 6]);
-    let frame = Frame::new(&bytes).unwrap();
 
     registers.command = 0x22;
     registers.receive_config = rcr::AB;
@@ -578,6 +576,15 @@ fn a_ring_holds_what_it_has_room_for() {
     registers.page_stop = 0x64;
     registers.current = 0x63;
     registers.boundary = 0x62;
+    context
+}
+
+#[test]
+fn a_ring_holds_what_it_has_room_for() {
+    let mut context = with_a_small_ring();
+    let bytes = frame([0xff; 6]);
+    let frame = Frame::new(&bytes).unwrap();
+
     for current in [0x60, 0x61] {
         assert_eq!(context.receive(&frame), Received::Stored);
         assert_eq!(context.registers.current, current);
@@ -591,17 +598,10 @@ fn a_ring_holds_what_it_has_room_for() {
 /// would ever have it look again.
 #[test]
 fn a_guest_with_a_full_ring_hears_of_each_frame() {
-    let mut context = Context::new([[0; 2]; 16]);
-    let registers = &mut context.registers;
+    let mut context = with_a_small_ring();
     let bytes = frame([0xff; 6]);
     let frame = Frame::new(&bytes).unwrap();
 
-    registers.command = 0x22;
-    registers.receive_config = rcr::AB;
-    registers.page_start = 0x60;
-    registers.page_stop = 0x64;
-    registers.current = 0x63;
-    registers.boundary = 0x62;
     while context.receive(&frame) == Received::Stored {}
     context.registers.pending &= !isr::PRX;
     assert_eq!(context.receive(&frame), Received::Full);
