@@ -213,9 +213,7 @@ fn in_turns(extent: Extent, round: u32, emit: Emit<'_>) -> Result {
         }
     }
     for (turn, before) in turns.iter().zip(&before) {
-        let mut took = Duration::of_equal(&turn.parts);
-        took.elapsed_ns /= TURNS as u64;
-        took.busy_ns /= TURNS as u64;
+        let took = Duration::middle(&turn.parts);
         emit(Figure::Pass(Pass {
             accesses: (pages / STREAM_REQUEST) as u64,
             area_pages: pages as u64,
@@ -246,9 +244,7 @@ fn stream(meter: &mut Meter, size: &Size, emit: Emit<'_>) -> Result {
         for _ in 0..repeats {
             parts.push(timed(|| stream_once(&mut session, &area, size.stream))?);
         }
-        let mut took = Duration::of_equal(&parts);
-        took.elapsed_ns /= repeats as u64;
-        took.busy_ns /= repeats as u64;
+        let took = Duration::middle(&parts);
         emit(Figure::Pass(Pass {
             accesses: (size.stream / STREAM_REQUEST) as u64,
             area_pages: size.stream as u64,

@@ -279,15 +279,23 @@ impl Duration {
     /// things to do leaves the guest idle meanwhile, for which time jumps, so that its timers expire:
     /// that makes some parts longer, and says nothing about the work.
     pub fn of_equal(parts: &[Self]) -> Self {
-        let sum = |of: fn(&Self) -> u64| {
+        let (middle, count) = (Self::middle(parts), parts.len() as u64);
+        Self {
+            elapsed_ns: middle.elapsed_ns * count,
+            busy_ns: middle.busy_ns * count,
+        }
+    }
+
+    /// The middle one of parts of equal work: see [`Self::of_equal`].
+    pub fn middle(parts: &[Self]) -> Self {
+        let middle = |of: fn(&Self) -> u64| {
             let mut values: Vec<u64> = parts.iter().map(of).collect();
             values.sort_unstable();
-            let middle = values.get(values.len() / 2).copied();
-            middle.unwrap_or(0) * parts.len() as u64
+            values.get(values.len() / 2).copied().unwrap_or(0)
         };
         Self {
-            elapsed_ns: sum(|part| part.elapsed_ns),
-            busy_ns: sum(|part| part.busy_ns),
+            elapsed_ns: middle(|part| part.elapsed_ns),
+            busy_ns: middle(|part| part.busy_ns),
         }
     }
 }
