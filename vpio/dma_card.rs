@@ -201,14 +201,18 @@ impl DmaCard {
         })?;
         let mut registers = Registers(bar.ports());
         let mut model = Rtl8139::new(Pinning::default(), OnDenied::Ignore);
-        let mut initial = Context::new([0; 2]);
+        let mut found = Context::new([0; 2]);
 
         // All of it is as after a reset only once there was one.
         for _ in 0..2 {
-            let _ = model.seize(&mut initial, &mut registers);
+            let _ = model.seize(&mut found, &mut registers);
         }
-        // A reset leaves it as it is.
-        initial.multicast = [0; 2];
+        // A reset leaves some of what the last driver has set, like the multicast hash and RCR.
+        let initial = Context {
+            config: found.config,
+            ..Context::new(found.address)
+        };
+
         registers.write32(RBSTART, PATTERN);
         if registers.read32(RBSTART) != PATTERN {
             dev_err!(
