@@ -132,6 +132,35 @@ fn a_reset_of_qemu_ends_no_command() {
     }
 }
 
+/// A guest that resets its card in mid-transfer does not go on with that: the card may change hands between
+/// the accesses of the reset.
+#[test]
+fn a_reset_of_qemu_ends_a_transfer() {
+    for delay in 0..3 {
+        let Some([own, card]) = qtest::cards("ne2k_pci") else {
+            return;
+        };
+        let ops = [
+            Op::Read(Transfer {
+                address: 0x4018,
+                count: 248,
+                width: Width::Word,
+                pause: 34,
+                stop: 43,
+            }),
+            Op::HandOver {
+                in_mid_transfer: false,
+                is_quiet: false,
+                delay,
+                frames: 0,
+            },
+            Op::Reset,
+        ];
+
+        run(&mut Pair::new(own, card), &ops);
+    }
+}
+
 proptest! {
     #![proptest_config(config(400))]
 

@@ -542,6 +542,8 @@ impl<C: Nic> Pair<C> {
             Op::Reset => {
                 let value = self.in8(RESET);
 
+                // Nobody counts on more of a transfer after a reset, though QEMU's card would go on with it.
+                self.left = None;
                 self.out8(RESET, value);
                 assert_eq!(self.in8(ISR) & isr::RST, isr::RST);
                 self.initialize(self.pages, 0, false);
