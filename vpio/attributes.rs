@@ -71,6 +71,7 @@ macro_rules! statistics {
             statistic!($statistics, c"frames_held", frames_held),
             statistic!($statistics, c"frames_delivered", frames_delivered),
             statistic!($statistics, c"frames_overflowed", frames_overflowed),
+            statistic!($statistics, c"reminders", reminders),
             statistic!($statistics, c"pages_pinned", pages_pinned),
             statistic!($statistics, c"pins", pins),
             statistic!($statistics, c"pins_failed", pins_failed),

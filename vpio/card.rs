@@ -123,6 +123,11 @@ const LOOK_MS: u32 = 50;
 /// itself: within that, frames of 25,000 bytes come, twice as many as the ring of Linux's driver has.
 const ROUND_MS: u32 = 10;
 
+/// Microseconds for which its owner has not accessed it before it is looked whether it has left frames in its
+/// ring: long after a driver has read what it is going to, and before TCP sends again what is not acknowledged
+/// (200 ms at least, `TCP_RTO_MIN`).
+const IDLE_US: u64 = 50_000;
+
 /// What the lock of the card is for.
 struct State {
     bar: IoBar,
@@ -132,6 +137,8 @@ struct State {
     is_wanted: bool,
     /// Since when the owner is followed closely. None: it is not.
     followed: Option<Followed>,
+    /// What the owner had done the last time that it was looked whether it goes on.
+    idle: Idle,
     buffer: KBox<Buffer>,
     /// Nobody opens it any more.
     is_gone: bool,
@@ -168,6 +175,31 @@ impl Followed {
         };
 
         self.accesses == seat.accesses && seat.thread.as_ref().is_none_or(is_quiet)
+    }
+}
+
+/// Whether an owner of the card has done nothing for a while.
+#[derive(Clone, Copy, Default)]
+struct Idle {
+    /// How many accesses it had made.
+    accesses: u64,
+    /// Since when.
+    since_us: u64,
+    /// Whether it was reminded since of what it has left.
+    is_reminded: bool,
+}
+
+impl Idle {
+    /// Whether it is to be reminded now: once.
+    fn is_over(&mut self, seat: &Seat, now_us: u64) -> bool {
+        if self.accesses != seat.accesses {
+            *self = Self {
+                accesses: seat.accesses,
+                since_us: now_us,
+                is_reminded: false,
+            };
+        }
+        !self.is_reminded && now_us.saturating_sub(self.since_us) >= IDLE_US
     }
 }
 
@@ -307,6 +339,7 @@ impl Card {
                     turns: Turns::new(),
                     is_wanted: false,
                     followed: None,
+                    idle: Idle::default(),
                     buffer,
                     is_gone: false,
                 }),
@@ -544,6 +577,33 @@ impl Card {
         })
     }
 
+    /// Interrupts the owner for frames that it has left in its ring, if it does nothing.
+    fn remind(&self, state: &mut State) {
+        let now_us = self.now_us();
+        let mut idle = state.idle;
+        let is_over = state
+            .owning()
+            .is_some_and(|(seat, _)| seat.is_shared && idle.is_over(seat, now_us));
+
+        state.idle = idle;
+        if !is_over {
+            return;
+        }
+        // Those of others are in the way of what comes next.
+        self.share_out(state);
+        if let Some((seat, bar)) = state.owning() {
+            seat.way.close(&self.device, &self.statistics);
+            // If not now, then in the next round.
+            if let Ok(is_reminded) = seat.model.remind(&mut Registers(bar.ports())) {
+                for statistics in [&*self.statistics, &*seat.statistics] {
+                    statistics.reminders.add(is_reminded.into());
+                }
+                state.idle.is_reminded = true;
+            }
+        }
+        self.follow(state);
+    }
+
     /// Interrupts guests that do not have the card for what came to them.
     fn tell_others(&self, state: &mut State) {
         let owner = state.owner();
@@ -647,6 +707,7 @@ impl Card {
     fn replay(&self, state: &mut State, number: Number) {
         self.go_to(state, number);
         state.followed = None;
+        state.idle = Idle::default();
 
         let State { seats, bar, .. } = state;
 
@@ -1122,6 +1183,7 @@ impl Run for Card {
             self.share_out(&mut state);
             self.follow(&mut state);
         }
+        self.remind(&mut state);
         self.refill(&mut state);
         self.advance(&mut state);
     }

@@ -35,6 +35,8 @@ pub(crate) struct Statistics {
     pub(crate) frames_delivered: Count,
     /// Those of them for which there was no room.
     pub(crate) frames_overflowed: Count,
+    /// How often a guest was interrupted again for frames that it had left in its ring.
+    pub(crate) reminders: Count,
     /// Pages that the card reaches now.
     pub(crate) pages_pinned: Level,
     /// How often a page was pinned for it.
@@ -59,6 +61,7 @@ impl Statistics {
             frames_held: Count::new(),
             frames_delivered: Count::new(),
             frames_overflowed: Count::new(),
+            reminders: Count::new(),
             pages_pinned: Level::new(),
             pins: Count::new(),
             pins_failed: Count::new(),
@@ -80,6 +83,7 @@ impl Statistics {
             &self.frames_held,
             &self.frames_delivered,
             &self.frames_overflowed,
+            &self.reminders,
             &self.pins,
             &self.pins_failed,
         ] {

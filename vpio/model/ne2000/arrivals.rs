@@ -457,6 +457,48 @@ impl Ne2000 {
         Ok(arrivals)
     }
 
+    /// Raises PRX if there are frames in the guest's ring, and it has acknowledged that they came. Answers
+    /// whether it did. To be called with all ports hooked, when the guest has done nothing with the card
+    /// for a while.
+    ///
+    /// Linux's driver acknowledges PRX after it has looked for frames, and looks for ten at most: it
+    /// finds the rest when the next one interrupts. A full ring receives none. A DP8390 raises OVW then,
+    /// and QEMU's card nothing at all (`ne2000_receive`): its guest would wait for ever, and with it the
+    /// others, whose frames come through the same ring.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`]: not now, but after the guest's next accesses. Nothing has changed.
+    pub fn remind(&mut self, card: &mut impl Card) -> Result<bool, Busy> {
+        if !self.is_shared() || self.command & cr::STP != 0 {
+            return Ok(false);
+        }
+
+        let paused = self.pause(card)?;
+
+        card.write8(CR, cr::PAGE1 | cr::ABORT | paused.run);
+
+        let current = card.read8(CURR);
+
+        card.write8(CR, cr::ABORT | paused.run);
+
+        let boundary = card.read8(BNRY);
+        // Drivers keep BNRY one page behind the next frame, so that it does not meet CURR in a full ring
+        // (DP8390D, "Buffer Ring Overflow"), or set it to that page.
+        let after = match boundary.wrapping_add(1) {
+            after if after == self.register(PSTOP) => self.register(PSTART),
+            after => after,
+        };
+        let has_frames = ![boundary, after].contains(&current);
+        let is_forgotten = has_frames && (paused.status | self.pending) & isr::PRX == 0;
+
+        if is_forgotten {
+            self.pending |= isr::PRX;
+        }
+        self.go_on(&paused, card);
+        Ok(is_forgotten)
+    }
+
     /// Looks at frames, in words and without interrupts from our own DMA.
     fn look(
         &self,

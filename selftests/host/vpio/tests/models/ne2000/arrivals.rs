@@ -213,6 +213,15 @@ impl<C: Nic> Desk<C> {
         let arrivals = model.share_out(&mut rest, &mut self.buffer, &mut self.card);
 
         self.count(arrivals.expect("the driver is in the middle of nothing unseen"));
+        self.remind();
+    }
+
+    /// Whether the owner is interrupted for frames that it has left.
+    fn remind(&mut self) -> bool {
+        self.guests[self.owner]
+            .model
+            .remind(&mut self.card)
+            .unwrap()
     }
 
     fn save(&mut self) {
@@ -487,9 +496,9 @@ impl<C: Nic> Desk<C> {
             .collect()
     }
 
-    /// A frame comes, if the ring of the owner has room for it. The driver is not in the middle of
-    /// anything.
-    fn arrive(&mut self, to: Address, len: u16) {
+    /// A frame comes, if the ring of the owner has room for it. Answers whether it has. The driver is not in
+    /// the middle of anything.
+    fn arrive(&mut self, to: Address, len: u16) -> bool {
         self.card.write8(CR, cr::PAGE1 | cr::ABORT | cr::STA);
 
         let before = self.card.read8(CURR);
@@ -504,7 +513,7 @@ impl<C: Nic> Desk<C> {
         };
 
         if free <= ROOM {
-            return;
+            return false;
         }
 
         let frame = self.frame(to, len);
@@ -516,6 +525,7 @@ impl<C: Nic> Desk<C> {
                 guest.expected.push(frame.clone());
             }
         }
+        true
     }
 
     fn step(&mut self, op: Op) {
@@ -523,7 +533,7 @@ impl<C: Nic> Desk<C> {
             Op::Frame(to, len) => {
                 // As between two things that the driver does.
                 self.out(CR, cr::ABORT | cr::STA);
-                self.arrive(to, len);
+                let _ = self.arrive(to, len);
             }
             Op::Drain(frames) => self.drain(frames),
             Op::Send(len) => self.send(len),
@@ -564,6 +574,39 @@ impl<C: Nic> Desk<C> {
             guest.expected.clear();
         }
     }
+}
+
+/// A guest that acknowledges PRX without having read all that came would not hear of the rest, once its
+/// ring is full: neither would the guest that this is for.
+fn is_reminded<C: Nic>(card: C) {
+    let mut desk = Desk::new(card);
+
+    let frames = (0..).take_while(|_| desk.arrive(STATIONS[0], 1514)).count();
+    assert!(!desk.remind(), "PRX is there still");
+    for left in (0..frames).rev() {
+        // It does not read all.
+        desk.drain(1);
+        assert_eq!(desk.remind(), left != 0);
+        assert_eq!(desk.guests[0].model.owes_interrupt(), left != 0);
+        assert!(!desk.remind(), "once");
+        assert_eq!(desk.input(ISR) & isr::PRX != 0, left != 0);
+    }
+    desk.arrive(STATIONS[1], 60);
+    desk.drain(0);
+    desk.out(CR, cr::ABORT | cr::STP);
+    assert!(!desk.remind(), "it is stopped");
+}
+
+#[test]
+fn a_guest_of_qemu_is_reminded() {
+    if let Some([card]) = qtest::cards("ne2k_pci") {
+        is_reminded(card);
+    }
+}
+
+#[test]
+fn a_guest_of_a_dp8390_is_reminded() {
+    is_reminded(dp8390());
 }
 
 fn config(cases: u32) -> ProptestConfig {
