@@ -197,7 +197,14 @@ impl Machine {
             Accel::Tcg => {
                 let thread = if self.icount { "single" } else { "multi" };
                 args.pair("-accel", format!("tcg,thread={thread},tb-size=256"));
-                args.pair("-cpu", "max,la57=off");
+                // The kernel clears and copies by bytes on a CPU that is fast at that. TCG executes, and
+                // counts, one after the other: clearing a page would take more than the fault for it.
+                let strings = if self.svadma.is_some() {
+                    ",erms=off,fsrm=off"
+                } else {
+                    ""
+                };
+                args.pair("-cpu", format!("max,la57=off{strings}"));
             }
         }
         if self.icount {
@@ -538,6 +545,7 @@ mod tests {
     #[test]
     fn svadma_comes_with_its_library_and_an_iommu_that_serves_it() {
         assert!(!line(&machine()).contains("svadma"));
+        assert!(!line(&machine()).contains("erms=off"));
         let tcg = Machine {
             svadma: Some("/l".into()),
             iommu: Iommu::IntelScalable,
@@ -545,6 +553,7 @@ mod tests {
         };
         let line = line(&tcg);
         assert!(line.contains("-plugin /l ") && line.contains("svm=on"));
+        assert!(line.contains("-cpu max,la57=off,erms=off,fsrm=off"));
         assert!(line.find("intel-iommu").unwrap() < line.find("svadma,bus").unwrap());
 
         let kvm = Machine {
