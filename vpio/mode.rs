@@ -58,7 +58,12 @@ impl Mode {
         if Self::offered(support).any(|offered| offered == self) {
             return Ok(());
         }
-        dev_err!(card.device(), "no mode {}: {}\n", self.name(), support.text());
+        dev_err!(
+            card.device(),
+            "no mode {}: {}\n",
+            self.name(),
+            support.text()
+        );
         Err(not_supported())
     }
 
