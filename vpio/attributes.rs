@@ -142,6 +142,15 @@ impl<C: Physical> GuestAttributes<C> {
             store: None,
         },
         File {
+            name: c"line",
+            show: Some(|guest, out| {
+                let line = guest.card().interrupts().line(guest.number());
+
+                out.write_str(line.name()).map_err(|_| EFBIG)
+            }),
+            store: None,
+        },
+        File {
             name: c"has_card",
             show: Some(|guest, out| {
                 let has_card = guest.card().is_owner(guest.number());

@@ -52,9 +52,44 @@ struct Line {
 }
 
 impl Line {
+    /// What becomes of a reason to raise it.
+    fn state(&self) -> LineState {
+        match self {
+            Self { trigger: None, .. } => LineState::Unused,
+            Self { disabled: true, .. } => LineState::Disabled,
+            Self { masked: true, .. } => LineState::Raised,
+            _ => LineState::Open,
+        }
+    }
+
     /// Whether it can be raised.
     fn is_open(&self) -> bool {
-        self.trigger.is_some() && !self.masked && !self.disabled
+        self.state() == LineState::Open
+    }
+}
+
+/// What becomes of a reason to interrupt a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LineState {
+    /// Nobody wants to be told.
+    Unused,
+    /// The guest has disabled it in its configuration space.
+    Disabled,
+    /// It waits for the guest to handle an earlier one, or for user space to unmask the line.
+    Raised,
+    /// The guest is told.
+    Open,
+}
+
+impl LineState {
+    /// The name in sysfs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::Disabled => "disabled",
+            Self::Raised => "raised",
+            Self::Open => "open",
+        }
     }
 }
 
@@ -278,6 +313,12 @@ impl Interrupts {
                 let _ = self.raise(lines, number, Place::Any);
             }
         });
+    }
+
+    /// What becomes of a reason to interrupt a guest now.
+    pub(crate) fn line(&self, number: Number) -> LineState {
+        self.lines
+            .with(|lines| lines.guests.get_mut(number).state())
     }
 
     /// Whether a line was raised and is not handled yet, or would be raised if it could be.

@@ -170,6 +170,7 @@ has_a_limit()
 		is number "$(cat "$mdevs/$(uuid $number)/vpio/number")" $((number - 1))
 		is hooked "$(cat "$mdevs/$(uuid $number)/vpio/hooked")" 0x00-0x1f
 		is has_card "$(cat "$mdevs/$(uuid $number)/vpio/has_card")" 0
+		is line "$(cat "$mdevs/$(uuid $number)/vpio/line")" unused
 	done
 	is 'one more guest' "$(errno_of "$types/create" "$(uuid 5)")" ENOSPC
 	[ ! -e "$mdevs/$(uuid 5)" ] || fail 'a guest that was refused is there'
@@ -323,6 +324,7 @@ has_one_guest()
 	is number "$(cat "$mdevs/$(uuid 1)/vpio/number")" 0
 	is hooked "$(cat "$mdevs/$(uuid 1)/vpio/hooked")" 0x00-0xff
 	is has_card "$(cat "$mdevs/$(uuid 1)/vpio/has_card")" 0
+	is line "$(cat "$mdevs/$(uuid 1)/vpio/line")" unused
 	is 'one more guest' "$(errno_of "$types/create" "$(uuid 2)")" ENOSPC
 	remove_guests
 	is available_instances "$(cat "$types/available_instances")" 1
