@@ -236,6 +236,32 @@ denies_what_is_not_memory()
 	nothing_is_left
 }
 
+# Linux's driver copies each frame to one of four places, whose addresses it loads once.
+pins_by_address()
+{
+	local pins hooked
+
+	use direct
+	echo address >"$card/vpio/pinning"
+	start_guest a $share 8139too
+	await_guest a
+	configure a
+	echo transfer >"$card/vpio/pinning"
+	hooked=$(cat $share/vpio/hooked)
+	case " $hooked " in
+	*' 0x10'*) fail "a frame starts with an exit: $hooked" ;;
+	esac
+	transfers stream 1460 20
+	pins=$(statistic pins)
+	transfers stream 1460 100
+	transfers receive 1460 20
+	is 'pages that were pinned meanwhile' $(($(statistic pins) - pins)) 0
+	few_pages
+	is 'writes that were denied' "$(statistic denied)" 0
+	kill_guest a
+	nothing_is_left
+}
+
 is_pinned()
 {
 	[ "$(statistic pages_pinned)" -eq "$1" ]
@@ -255,5 +281,6 @@ for mode in trap hook direct; do
 	add_case "$mode: QEMU is killed while the guest receives" killed_while_receiving $mode
 	add_case "$mode: QEMU is killed while the driver starts" killed_while_loading $mode
 done
+add_case 'pages are pinned by address' pins_by_address
 add_case 'what is not memory is denied' denies_what_is_not_memory
 run_cases
