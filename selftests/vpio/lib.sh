@@ -412,13 +412,6 @@ guest_problems()
 			!($0 in seen) { print; print >>file }'
 }
 
-# is_late: whether that is no more than a driver that has waited for the other guest. A busy machine lets a
-# guest stand still with the card for longer than the 200 ms after which Linux's driver tries anew.
-is_late()
-{
-	[ -n "${share_the_card:-}" ] && ! echo "$1" | grep -a -v -q 'NETDEV WATCHDOG'
-}
-
 # kill_guests: and what is left of them, except for the logs.
 kill_guests()
 {
@@ -446,7 +439,7 @@ end_case()
 	problems=$(guest_problems)
 	if [ -n "$problems" ]; then
 		echo "$problems" | sed 's/^/# kernel log of a guest: /'
-		is_late "$problems" || good=
+		good=
 	fi
 	info "$((($(now_ms) - started) / 100))00 ms"
 	[ -n "$good" ]
