@@ -589,10 +589,9 @@ impl Card {
         if !is_over {
             return;
         }
-        // Those of others are in the way of what comes next.
+        // Those of others are in the way of what comes next. From here on, all ports are hooked.
         self.share_out(state);
         if let Some((seat, bar)) = state.owning() {
-            seat.way.close(&self.device, &self.statistics);
             // If not now, then in the next round.
             if let Ok(is_reminded) = seat.model.remind(&mut Registers(bar.ports())) {
                 for statistics in [&*self.statistics, &*seat.statistics] {

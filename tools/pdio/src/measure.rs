@@ -119,8 +119,8 @@ impl Plan {
         jobs
     }
 
-    /// How many machines measure at once. Threads of both kinds wake each other in a machine that answers
-    /// for devices that fault: beside another machine, a fault takes up to five times as long by the clock.
+    /// How many machines measure at once. A fault of a device wakes threads on several virtual CPUs: beside
+    /// another machine, it takes up to five times as long by the clock.
     fn workers(&self, jobs: &[Job]) -> usize {
         let is_iopf = |job: &Job| matches!(job, Job::Iopf(_));
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
