@@ -40,6 +40,7 @@ use super::{
     },
     remote_start,
     ring::{
+        Ring,
         Stretch,
         HEADER_LEN, //
     },
@@ -485,11 +486,14 @@ impl Ne2000 {
         let boundary = card.read8(BNRY);
         // Drivers keep BNRY one page behind the next frame, so that it does not meet CURR in a full ring
         // (DP8390D, "Buffer Ring Overflow"), or set it to that page.
-        let after = match boundary.wrapping_add(1) {
-            after if after == self.register(PSTOP) => self.register(PSTART),
-            after => after,
-        };
-        let has_frames = ![boundary, after].contains(&current);
+        let ring = Ring::new(
+            self.register(PSTART),
+            self.register(PSTOP),
+            boundary,
+            current,
+        );
+        let has_frames =
+            ring.is_some_and(|ring| !ring.iter().take(2).any(|page| page.number() == current));
         let is_forgotten = has_frames && (paused.status | self.pending) & isr::PRX == 0;
 
         if is_forgotten {
