@@ -530,6 +530,11 @@ impl<T: Default + Send + Sync> Sparse<T> for SparseTable<T> {
         SparseTable::get(self, index)
     }
 
+    #[inline(always)]
+    fn run(&self, first: u64, len: u64) -> Option<&[T]> {
+        SparseTable::run(self, first, len)
+    }
+
     #[inline]
     fn get_or_alloc(&self, index: u64) -> Result<&T, OutOfMemory> {
         SparseTable::get_or_alloc(self, index).map_err(|_| OutOfMemory)
@@ -714,6 +719,11 @@ impl Backend for Attachment {
         const POOL_UNMAPS: usize = Counter::PoolUnmaps.index();
         const COPIED_BYTES: usize = Counter::CopiedBytes.index();
         const CACHED_IDLES: usize = Counter::CachedIdles.index();
+        const IN_COUNTED: usize = Counter::In(Flow::Pages(Window::CachedWrite)).index();
+        const OUT_COUNTED: usize = Counter::Out(Flow::Pages(Window::CachedWrite)).index();
+        const IN_PREMAPPED: usize = Counter::In(Flow::Pages(Window::Premapped)).index();
+        const OUT_PREMAPPED: usize = Counter::Out(Flow::Pages(Window::Premapped)).index();
+        const IN_IDLE: usize = Counter::In(Flow::Idle).index();
         const IDLED: usize = Counter::Idled(Age::of_ms(0)).index();
 
         // Those of the fastest path are told apart when this is compiled.
@@ -729,6 +739,19 @@ impl Backend for Attachment {
             (Counter::Idled(age), 1) => self
                 .counters
                 .increment_of::<IDLED, { Age::COUNT }>(age.index()),
+            (Counter::In(Flow::Pages(Window::CachedWrite | Window::CachedRead)), n) => {
+                self.counters.add::<IN_COUNTED>(n)
+            }
+            (Counter::Out(Flow::Pages(Window::CachedWrite | Window::CachedRead)), n) => {
+                self.counters.add::<OUT_COUNTED>(n)
+            }
+            (Counter::In(Flow::Pages(Window::Premapped)), n) => {
+                self.counters.add::<IN_PREMAPPED>(n)
+            }
+            (Counter::Out(Flow::Pages(Window::Premapped)), n) => {
+                self.counters.add::<OUT_PREMAPPED>(n)
+            }
+            (Counter::In(Flow::Idle), n) => self.counters.add::<IN_IDLE>(n),
             _ => self.counters.add_at(counter.index(), n),
         }
         if matches!(counter, Counter::Evictions) {
@@ -772,6 +795,56 @@ impl Attachment {
             boundary_mask: u64::MAX,
             align_mask: masks.min_align(),
         }
+    }
+
+    /// Maps a buffer that does not lie within one page, or is no simple hit for another reason.
+    ///
+    /// Apart from the path of one page, which needs no stack frame, and from all that can happen:
+    /// one in three receive buffers of a network card lies across the boundary of two pages.
+    #[inline(never)]
+    fn map_pages_of<const PATH: usize>(
+        masks: Masks,
+        phys: u64,
+        len: u64,
+        direction: Direction,
+        this: &Self,
+    ) -> DmaAddress {
+        let buffer = Buffer {
+            phys: Phys(phys),
+            len,
+        };
+        let may_write = direction != Direction::TO_DEVICE;
+
+        if len != 0 && !trace::map_is_on() {
+            let limit = masks.streaming();
+            let hit = match PATH {
+                PATH_PREMAPPED => this.engine.map_premapped_hits(this, buffer, limit),
+                _ => this.engine.map_cached_hits(this, buffer, may_write, limit),
+            };
+
+            if let Some(iova) = hit {
+                return DmaAddress(iova.0);
+            }
+        }
+        Self::map_slowly(masks, phys, len, direction, this)
+    }
+
+    /// Unmaps what [`Attachment::map_pages_of`] is there for.
+    #[inline(never)]
+    fn unmap_pages_of<const PATH: usize>(&self, dma_address: DmaAddress, len: u64) {
+        let iova = Iova(dma_address.0);
+
+        if len != 0 && !trace::unmap_is_on() {
+            let done = match PATH {
+                PATH_PREMAPPED => self.engine.unmap_premapped_hits(self, iova, len),
+                _ => self.engine.unmap_cached_hits(self, iova, len),
+            };
+
+            if done {
+                return;
+            }
+        }
+        self.unmap_slowly(dma_address, len);
     }
 
     /// Maps a buffer that is no simple hit, or that somebody wants to hear of.
@@ -869,7 +942,13 @@ impl DmaMapOps for Attachment {
                 return DmaAddress(iova.0);
             }
         }
-        Self::map_slowly(masks, phys, len, direction, self)
+
+        match PATH {
+            PATH_CACHED | PATH_PREMAPPED => {
+                Self::map_pages_of::<PATH>(masks, phys, len, direction, self)
+            }
+            _ => Self::map_slowly(masks, phys, len, direction, self),
+        }
     }
 
     #[inline(always)]
@@ -888,7 +967,11 @@ impl DmaMapOps for Attachment {
                 return;
             }
         }
-        self.unmap_slowly(dma_address, len);
+
+        match PATH {
+            PATH_CACHED | PATH_PREMAPPED => self.unmap_pages_of::<PATH>(dma_address, len),
+            _ => self.unmap_slowly(dma_address, len),
+        }
     }
 
     fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: Direction) -> Result {

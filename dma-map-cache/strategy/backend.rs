@@ -81,6 +81,10 @@ pub trait Sparse<T>: Sync {
     /// The entry of `index`, if memory for it was ever allocated. Never sleeps.
     fn get(&self, index: u64) -> Option<&T>;
 
+    /// The entries from `first` on, `len` of them, if they are in one leaf that memory was ever
+    /// allocated for. Never sleeps.
+    fn run(&self, first: u64, len: u64) -> Option<&[T]>;
+
     /// The entry of `index`. Allocates without sleeping.
     ///
     /// # Errors

@@ -107,9 +107,9 @@ struct Held(u64);
 impl Held {
     /// Ends the time in which the device could reach the page though nobody used it, if it was so.
     #[inline(always)]
-    fn end_idleness<B: Backend>(&self, backend: &B) {
+    fn end_idleness<B: Backend>(&self, backend: &B, now_ms: u32) {
         if self.0 & USERS == 0 {
-            let age_ms = backend.now_ms().wrapping_sub(idle_since(self.0));
+            let age_ms = now_ms.wrapping_sub(idle_since(self.0));
 
             backend.count(Counter::Idled(Age::of_ms(age_ms)), 1);
         }
@@ -276,7 +276,7 @@ impl Page {
     }
 
     /// Gives one use back and returns whether the page is idle now.
-    #[inline]
+    #[inline(always)]
     fn release(&self, now_ms: u32) -> bool {
         loop {
             if let Some(idle) = self.release_once(now_ms) {
@@ -487,13 +487,14 @@ impl<B: Backend> Counted<B> {
 
         let page = side.pages.get(buffer.phys.page())?;
 
-        page.hold_once()?.end_idleness(backend);
+        page.hold_once()?.end_idleness(backend, backend.now_ms());
         backend.count(Counter::CachedHits, 1);
         Some(Iova(side.base | buffer.phys.0))
     }
 
-    /// As [`Counted::map_hit`], for a buffer of any number of pages.
-    #[inline]
+    /// As [`Counted::map_hit`], for a buffer of any number of pages, the states of which are in one
+    /// leaf of the table.
+    #[inline(always)]
     pub fn map_hits(
         &self,
         backend: &B,
@@ -502,24 +503,27 @@ impl<B: Backend> Counted<B> {
         limit: u64,
     ) -> Option<Iova> {
         let side = self.side(window);
-        let first = buffer.phys.page();
-        let pages = buffer.pages();
 
         if side.last > limit {
             return None;
         }
 
-        for page in first..first + pages {
-            let Some(held) = side.pages.get(page).and_then(Page::hold_once) else {
-                self.release(backend, window, first, page - first);
+        let first = buffer.phys.page();
+        let pages = buffer.pages();
+        let run = side.pages.run(first, pages)?;
+        let now = backend.now_ms();
+
+        for (done, page) in (0..).zip(run) {
+            let Some(held) = page.hold_once() else {
+                self.release_cold(backend, window, first, done);
                 return None;
             };
 
-            held.end_idleness(backend);
+            held.end_idleness(backend, now);
         }
 
         backend.count(Counter::CachedHits, 1);
-        backend.count(Counter::In(Flow::Pages(window)), pages - 1);
+        backend.count(Counter::In(Flow::Pages(window)), pages.wrapping_sub(1));
         Some(Iova(side.base | buffer.phys.0))
     }
 
@@ -566,7 +570,7 @@ impl<B: Backend> Counted<B> {
 
             match page.hold() {
                 Hold::Hit(held) => {
-                    held.end_idleness(backend);
+                    held.end_idleness(backend, backend.now_ms());
                     done += 1;
                 }
                 Hold::Vacant => {
@@ -789,11 +793,33 @@ impl<B: Backend> Counted<B> {
         true
     }
 
+    /// As [`Counted::unmap_page`], for a buffer of `pages` pages, the states of which are in one leaf
+    /// of the table. Returns false if they are not; then nothing was done.
+    #[inline(always)]
+    pub fn unmap_pages(&self, backend: &B, window: Window, iova: Iova, pages: u64) -> bool {
+        let first = self.page_of(window, iova);
+        let Some(run) = self.pages(window).run(first, pages) else {
+            return false;
+        };
+        let now = backend.now_ms();
+        let idle = run.iter().filter(|page| page.release(now)).count() as u64;
+
+        backend.count(Counter::CachedUnmaps, 1);
+        backend.count(Counter::Out(Flow::Pages(window)), pages.wrapping_sub(1));
+        if idle != 0 {
+            backend.count(Counter::In(Flow::Idle), idle);
+            if self.present.load(Relaxed) > self.budget() {
+                self.over_budget(backend, window, first, pages, idle);
+            }
+        }
+        true
+    }
+
     /// Ends the use of a buffer. Counts the unmap, too.
     #[inline]
     pub fn unmap(&self, backend: &B, window: Window, iova: Iova, pages: u64) {
         backend.count(Counter::CachedUnmaps, 1);
-        backend.count(Counter::Out(Flow::Pages(window)), pages - 1);
+        backend.count(Counter::Out(Flow::Pages(window)), pages.wrapping_sub(1));
         self.release(backend, window, self.page_of(window, iova), pages);
     }
 
@@ -836,6 +862,12 @@ impl<B: Backend> Counted<B> {
                 self.over_budget(backend, window, first, pages, idle);
             }
         }
+    }
+
+    /// As [`Counted::release`], for pages of a buffer that cannot be mapped as it was hoped.
+    #[cold]
+    fn release_cold(&self, backend: &B, window: Window, first: u64, pages: u64) {
+        self.release(backend, window, first, pages);
     }
 
     /// Gives one use of each page back, `use_` being what it counts, and unmaps those that have no

@@ -19,6 +19,7 @@ use core::sync::atomic::{
 use super::{
     address::{
         is_within_page,
+        pages_of,
         Buffer,
         Iova,
         Layout,
@@ -407,6 +408,19 @@ impl<B: Backend> Engine<B> {
             .map_hit(backend, buffer, Counted::<B>::window_for(may_write), limit)
     }
 
+    /// As [`Engine::map_cached_hit`], for a buffer of several pages.
+    #[inline(always)]
+    pub fn map_cached_hits(
+        &self,
+        backend: &B,
+        buffer: Buffer,
+        may_write: bool,
+        limit: u64,
+    ) -> Option<Iova> {
+        self.counted
+            .map_hits(backend, buffer, Counted::<B>::window_for(may_write), limit)
+    }
+
     /// As [`Engine::map_cached_hit`], for `premapped`.
     #[inline(always)]
     pub fn map_premapped_hit(&self, backend: &B, buffer: Buffer, limit: u64) -> Option<Iova> {
@@ -415,6 +429,16 @@ impl<B: Backend> Engine<B> {
         }
 
         self.premapped.map_hit(backend, buffer, limit)
+    }
+
+    /// As [`Engine::map_premapped_hit`], for a buffer of several pages.
+    #[inline(always)]
+    pub fn map_premapped_hits(&self, backend: &B, buffer: Buffer, limit: u64) -> Option<Iova> {
+        if self.current.load(Relaxed) != Kind::Premapped as u8 {
+            return None;
+        }
+
+        self.premapped.map_hits(backend, buffer, limit)
     }
 
     /// Maps a buffer of memory.
@@ -429,7 +453,7 @@ impl<B: Backend> Engine<B> {
         access: Access,
         reach: Reach,
     ) -> Result<Iova, OutOfMemory> {
-        if let Some(iova) = self.map_premapped_hit(backend, buffer, reach.limit) {
+        if let Some(iova) = self.map_premapped_hits(backend, buffer, reach.limit) {
             return Ok(iova);
         }
         if self.counted.retains() {
@@ -439,9 +463,9 @@ impl<B: Backend> Engine<B> {
         }
 
         if self.current().keeps() {
-            let window = Counted::<B>::window_for(access.may_write());
+            let may_write = access.may_write();
 
-            if let Some(iova) = self.counted.map_hits(backend, buffer, window, reach.limit) {
+            if let Some(iova) = self.map_cached_hits(backend, buffer, may_write, reach.limit) {
                 return Ok(iova);
             }
         }
@@ -618,6 +642,19 @@ impl<B: Backend> Engine<B> {
         }
     }
 
+    /// As [`Engine::unmap_cached_hit`], for a buffer of several pages.
+    #[inline(always)]
+    pub fn unmap_cached_hits(&self, backend: &B, iova: Iova, len: u64) -> bool {
+        match self.layout.window(iova) {
+            window @ (Window::CachedWrite | Window::CachedRead) => {
+                let pages = pages_of(iova.0, len);
+
+                self.counted.unmap_pages(backend, window, iova, pages)
+            }
+            _ => false,
+        }
+    }
+
     /// As [`Engine::unmap_cached_hit`], for `premapped`.
     #[inline(always)]
     pub fn unmap_premapped_hit(&self, backend: &B, iova: Iova, len: u64) -> bool {
@@ -626,6 +663,17 @@ impl<B: Backend> Engine<B> {
 
         if premapped {
             self.premapped.unmap_page(backend);
+        }
+        premapped
+    }
+
+    /// As [`Engine::unmap_premapped_hit`], for a buffer of several pages.
+    #[inline(always)]
+    pub fn unmap_premapped_hits(&self, backend: &B, iova: Iova, len: u64) -> bool {
+        let premapped = self.layout.window(iova) == Window::Premapped;
+
+        if premapped {
+            self.premapped.unmap_pages(backend, pages_of(iova.0, len));
         }
         premapped
     }
@@ -692,9 +740,7 @@ impl<B: Backend> Engine<B> {
 
     /// Takes down what [`Engine::map`] returned for a buffer of `len` bytes.
     pub fn unmap(&self, backend: &B, iova: Iova, len: u64) {
-        if self.counted.keeps() && self.unmap_cached_hit(backend, iova, len)
-            || self.unmap_premapped_hit(backend, iova, len)
-        {
+        if self.counted.keeps() && self.unmap_cached_hits(backend, iova, len) {
             return;
         }
 
@@ -707,7 +753,7 @@ impl<B: Backend> Engine<B> {
                 return self.counted.unmap(backend, window, iova, range.pages);
             }
             Window::Pool => return self.pool.unmap(backend, iova, len),
-            Window::Premapped => self.premapped.unmap(backend, range.pages),
+            Window::Premapped => return self.premapped.unmap_pages(backend, range.pages),
             Window::Contiguous => self.contiguous.unmap(backend, range),
             Window::Low | Window::Exact => {
                 backend.count(Counter::Out(Flow::Pages(window)), range.pages);

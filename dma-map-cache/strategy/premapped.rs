@@ -204,16 +204,39 @@ impl<B: Backend> Premapped<B> {
         // As in `map`.
         backend.count(Counter::PremappedHits, 1);
         if !self.serving.load(Relaxed) {
-            return self.decline(backend);
+            return self.decline(backend, 1);
         }
         Some(Iova(self.base | buffer.phys.0))
     }
 
-    /// Takes back what was counted for a buffer within a page that is not served after all.
+    /// As [`Premapped::map_hit`], for a buffer of any number of pages.
+    #[inline(always)]
+    pub fn map_hits(&self, backend: &B, buffer: Buffer, limit: u64) -> Option<Iova> {
+        let main = self.main.load(Relaxed);
+        let index = buffer.phys.page().wrapping_sub(main >> MAIN_SHIFT);
+        let pages = buffer.pages();
+
+        if self.last > limit || index.saturating_add(pages) > main & MAIN_PAGES {
+            return None;
+        }
+
+        // As in `map`.
+        backend.count(Counter::PremappedHits, 1);
+        backend.count(
+            Counter::In(Flow::Pages(Window::Premapped)),
+            pages.wrapping_sub(1),
+        );
+        if !self.serving.load(Relaxed) {
+            return self.decline(backend, pages);
+        }
+        Some(Iova(self.base | buffer.phys.0))
+    }
+
+    /// Takes back what was counted for a buffer of `pages` pages that is not served after all.
     #[cold]
-    fn decline(&self, backend: &B) -> Option<Iova> {
-        // The arrival stays counted, with a departure to it; the map and the hit do not.
-        self.unmap(backend, 1);
+    fn decline(&self, backend: &B, pages: u64) -> Option<Iova> {
+        // The arrivals stay counted, with departures to them; the map and the hit do not.
+        self.unmap(backend, pages);
         backend.count(Counter::Maps, u64::MAX);
         backend.count(Counter::Hits, u64::MAX);
         None
@@ -223,6 +246,16 @@ impl<B: Backend> Premapped<B> {
     #[inline(always)]
     pub fn unmap_page(&self, backend: &B) {
         backend.count(Counter::PremappedUnmaps, 1);
+    }
+
+    /// As [`Premapped::unmap_page`], for a buffer of `pages` pages.
+    #[inline(always)]
+    pub fn unmap_pages(&self, backend: &B, pages: u64) {
+        self.unmap_page(backend);
+        backend.count(
+            Counter::Out(Flow::Pages(Window::Premapped)),
+            pages.wrapping_sub(1),
+        );
     }
 
     /// The address of a buffer.

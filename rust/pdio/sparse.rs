@@ -79,6 +79,23 @@ impl<T: Default> SparseTable<T> {
         Some(unsafe { &*leaf.add(index as usize % Self::PER_LEAF) })
     }
 
+    /// The entries from `first` on, `len` of them, if they are in one leaf that was ever allocated.
+    /// May be called in any context.
+    #[inline(always)]
+    pub fn run(&self, first: u64, len: u64) -> Option<&[T]> {
+        let offset = first as usize % Self::PER_LEAF;
+
+        if len > (Self::PER_LEAF - offset) as u64 {
+            return None;
+        }
+
+        let start = self.get(first)?;
+
+        // SAFETY: By the type invariant the leaf of `start`, which is entry `offset` of it, has
+        // `PER_LEAF` entries and stays as long as `self`; no more than what is left are taken.
+        Some(unsafe { slice::from_raw_parts(start, len as usize) })
+    }
+
     /// The entry of `index`; allocates its leaf without sleeping.
     ///
     /// Fails without memory and beyond the end of the table.

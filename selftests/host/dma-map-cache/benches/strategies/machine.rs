@@ -38,6 +38,14 @@ impl<T: Default + Send + Sync> Sparse<T> for Table<T> {
             .get(index as usize % Self::PER_LEAF)
     }
 
+    #[inline(always)]
+    fn run(&self, first: u64, len: u64) -> Option<&[T]> {
+        let leaf = self.0.get(first as usize / Self::PER_LEAF)?.get()?;
+        let start = first as usize % Self::PER_LEAF;
+
+        leaf.get(start..start + len as usize)
+    }
+
     fn get_or_alloc(&self, index: u64) -> Result<&T, OutOfMemory> {
         self.0
             .get(index as usize / Self::PER_LEAF)

@@ -42,6 +42,13 @@ impl<T: Default + Send + Sync> Sparse<T> for SparseTable<T> {
         leaf.get((index % Self::PER_LEAF) as usize)
     }
 
+    fn run(&self, first: u64, len: u64) -> Option<&[T]> {
+        let leaf = self.leaves.get((first / Self::PER_LEAF) as usize)?.get()?;
+        let start = (first % Self::PER_LEAF) as usize;
+
+        leaf.get(start..start + len as usize)
+    }
+
     fn get_or_alloc(&self, index: u64) -> Result<&T, OutOfMemory> {
         // Beyond the end no memory helps, so that is no refusal: nobody may take it for one.
         let leaf = self
