@@ -398,6 +398,15 @@ reaches()
 	in_guest "$1" "for _ in 1 2 3 4 5 6 7 8 9 10; do ping -c 1 -W 2 $peer >/dev/null && exit 0; done; exit 1" 40
 }
 
+# transfer GUEST KIND SIZE COUNT: every byte is compared where it arrives.
+transfer()
+{
+	in_guest "$1" "pdio-load $2 $peer:$port $3 $4 0 verify" 180 >"$scratch/transfer-$1" || {
+		info "$(tail -n 1 "$scratch/transfer-$1")"
+		fail "guest $1: $2 $3 $4"
+	}
+}
+
 # --- Cases ---------------------------------------------------------------------
 
 # guest_problems: what should not be in the kernel logs of guests, and was not before.

@@ -30,11 +30,11 @@ both_ways()
 	local size
 
 	has_guest "$1"
-	transfers stream 1460 30
-	transfers receive 1460 100
+	transfer a stream 1460 30
+	transfer a receive 1460 100
 	# One byte less and more than fits into a frame, and odd sizes: the card moves words.
 	for size in 8 61 1459 1461 4001; do
-		transfers rr $size 2
+		transfer a rr $size 2
 	done
 }
 
@@ -43,7 +43,7 @@ reloads()
 	has_guest "$1"
 	in_guest a 'rmmod ne2k_pci && modprobe ne2k_pci'
 	configure a
-	transfers rr 1460 2
+	transfer a rr 1460 2
 }
 
 goes_down_and_up()
@@ -53,7 +53,7 @@ goes_down_and_up()
 		in_guest a 'ifconfig eth0 down && ifconfig eth0 up'
 	done
 	configure a
-	transfers rr 1460 2
+	transfer a rr 1460 2
 }
 
 reboots()
@@ -61,7 +61,7 @@ reboots()
 	has_guest "$1"
 	reboot_guest a
 	configure a
-	transfers receive 1460 20
+	transfer a receive 1460 20
 }
 
 # The driver has just begun with the card.

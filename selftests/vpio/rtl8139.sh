@@ -74,10 +74,10 @@ both_ways()
 	has_guest "$1"
 	pins=$(statistic pins)
 	failed=$(statistic pins_failed)
-	transfers stream 1460 100
-	transfers receive 1460 200
+	transfer a stream 1460 100
+	transfer a receive 1460 200
 	for size in 8 61 1459 1461 4001; do
-		transfers rr $size 2
+		transfer a rr $size 2
 	done
 	few_pages
 	at_least 'pages that were pinned meanwhile' $(($(statistic pins) - pins)) 100
@@ -92,7 +92,7 @@ reloads()
 	is 'pages pinned without a driver' "$(statistic pages_pinned)" 0
 	in_guest a 'modprobe 8139too'
 	configure a
-	transfers rr 1460 2
+	transfer a rr 1460 2
 	few_pages
 }
 
@@ -106,7 +106,7 @@ goes_down_and_up()
 		in_guest a 'ifconfig eth0 up'
 	done
 	configure a
-	transfers rr 1460 2
+	transfer a rr 1460 2
 }
 
 nothing_pinned()
@@ -119,7 +119,7 @@ reboots()
 	has_guest "$1"
 	reboot_guest a
 	configure a
-	transfers receive 1460 20
+	transfer a receive 1460 20
 	few_pages
 }
 
@@ -251,10 +251,10 @@ pins_by_address()
 	case " $hooked " in
 	*' 0x10'*) fail "a frame starts with an exit: $hooked" ;;
 	esac
-	transfers stream 1460 20
+	transfer a stream 1460 20
 	pins=$(statistic pins)
-	transfers stream 1460 100
-	transfers receive 1460 20
+	transfer a stream 1460 100
+	transfer a receive 1460 20
 	is 'pages that were pinned meanwhile' $(($(statistic pins) - pins)) 0
 	few_pages
 	is 'writes that were denied' "$(statistic denied)" 0

@@ -105,15 +105,6 @@ pinged()
 	[ "${received:-0}" -ge 18 ] || fail "guest $1: $(grep packets "$scratch/ping-$1")"
 }
 
-# transfer GUEST KIND SIZE COUNT
-transfer()
-{
-	in_guest "$1" "pdio-load $2 $peer:$port $3 $4 0 verify" 180 >"$scratch/transfer-$1" || {
-		info "$(tail -n 1 "$scratch/transfer-$1")"
-		fail "guest $1: $2 $3 $4"
-	}
-}
-
 # both_directions GUEST COUNT: at once.
 both_directions()
 {
