@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::measure::Clock;
 
-/// Interrupts of devices go to the CPU that the program is on. Left alone, they go to one for one session and
-/// to another for the next, and a program that has to be woken across CPUs is slower by up to a third: more
-/// than the modes differ.
-const ON_ONE_CPU: &str = "echo 1 >/proc/irq/default_smp_affinity";
+/// The program and the interrupts of devices are on one CPU. Left alone, the interrupts go to one for one
+/// session and to another for the next, and a program that has to be woken across CPUs is slower by up to a
+/// third: more than the modes differ.
+const ON_ONE_CPU: &str = "echo 1 >/proc/irq/default_smp_affinity && taskset -p 1 $$ >/dev/null";
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,7 +70,7 @@ impl Questions {
         (!asked.is_empty()).then(|| {
             let rounds = self.rounds;
             format!(
-                "{ON_ONE_CPU} && modprobe svadma && taskset 1 iopf-bench {short}--rounds {rounds} {}",
+                "{ON_ONE_CPU} && modprobe svadma && iopf-bench {short}--rounds {rounds} {}",
                 asked.join(" ")
             )
         })
@@ -166,8 +166,8 @@ pub(crate) mod tests {
         let first = Clock::Instructions;
         assert_eq!(
             questions.command(first, first).unwrap(),
-            "echo 1 >/proc/irq/default_smp_affinity && modprobe svadma && \
-             taskset 1 iopf-bench --short --rounds 2 modes loss"
+            "echo 1 >/proc/irq/default_smp_affinity && taskset -p 1 $$ >/dev/null && \
+             modprobe svadma && iopf-bench --short --rounds 2 modes loss"
         );
         let wall = questions.command(Clock::Wall, first).unwrap();
         assert!(wall.ends_with("--rounds 2 modes"), "{wall}");
