@@ -23,7 +23,7 @@ use crate::plot;
 use crate::progress::Progress;
 use crate::qemu::{self, Accel, Console, Iommu, Machine};
 use crate::results::{self, Results, Run};
-use crate::scenario::{Program, Strategy, WORKLOADS, Workload};
+use crate::scenario::{Part, Program, Strategy, WORKLOADS, Workload};
 use crate::table;
 use crate::vpio;
 
@@ -167,7 +167,8 @@ struct MeasureArgs {
     /// in a demo; intel-legacy,intel-caching,amd,virtio in a bench]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "IOMMU")]
     iommu: Vec<Iommu>,
-    /// Begin no round that would make the run take longer than so many seconds
+    /// Begin no round that would make the run take longer than so many seconds, and do without
+    /// some message sizes if the first would
     /// [default: 440 in a demo, none in a bench]
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u64>,
@@ -584,7 +585,7 @@ fn plan(
     let micro = payload.has_module("dma_map_bench");
     let wanted = |workload: &Workload| {
         let pairs = matches!(workload.program, Program::Pairs(_));
-        (!demo || workload.demo)
+        (!demo || workload.part != Part::Bench)
             && (micro || !pairs)
             && args
                 .filter

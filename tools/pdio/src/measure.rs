@@ -24,7 +24,7 @@ use crate::iopf::{self, Measured, Questions};
 use crate::progress::Progress;
 use crate::qemu::{self, AHCI, Accel, Console, Disks, Iommu, Machine, NVME};
 use crate::results::{ContentCheck, Record};
-use crate::scenario::{Group, Pairs, Program, Strategy, Workload};
+use crate::scenario::{Group, Pairs, Part, Program, Strategy, Workload};
 use crate::vpio;
 
 /// What the clock of the guest counts.
@@ -232,10 +232,7 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
 
     let mut outcome = session.outcome.into_inner().map_err(|_| Stopped)?;
     let place = |record: &Record| {
-        let workload = plan
-            .workloads
-            .iter()
-            .position(|it| it.name == record.workload && it.bytes == record.message_bytes);
+        let workload = plan.workloads.iter().position(|it| is_of(record, it));
         let strategy = plan
             .strategies
             .iter()
@@ -294,16 +291,16 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether another round of `job`, which takes as long as the last one did,
-    /// leaves enough of the budget to the jobs that nobody has begun.
-    fn affords(&self, job: Job, round: Duration) -> bool {
+    /// Whether `rest` of `job`, a round of which takes so long, leaves enough of the budget to the jobs
+    /// that nobody has begun.
+    fn affords(&self, job: Job, rest: Duration, round: Duration) -> bool {
         let Some(budget) = self.plan.budget else {
             return true;
         };
         let pending = self.jobs.iter().skip(self.next.load(Ordering::Relaxed));
         let pending: f64 = pending.map(|job| self.plan.weight(*job)).sum();
         let reserve = round.mul_f64(pending / self.plan.weight(job) / self.workers as f64);
-        self.started.elapsed() + round + reserve <= budget
+        self.started.elapsed() + rest + reserve <= budget
     }
 
     fn run(&self, job: Job) -> Result<Outcome> {
@@ -349,6 +346,8 @@ impl Session<'_> {
         let kernel = guest.ok("uname -r", STEP)?.trim().to_owned();
         let version = qemu::version()?;
 
+        let job = Job::Measure(group, clock);
+        let mut workloads: Vec<_> = self.plan.of(group).collect();
         let mut records = Vec::new();
         let (order, mut left_out) = offered(&mut guest, self.plan.strategies.iter().copied())?;
         for round in 1..=self.plan.rounds {
@@ -366,7 +365,7 @@ impl Session<'_> {
                 }
 
                 let mut timed = Vec::new();
-                for workload in self.plan.of(group) {
+                for &workload in &workloads {
                     self.step(&format!("{label}, {}", workload.key()))?;
                     let text = self.pass(&mut guest, *strategy, workload, false)?;
                     timed.push((workload, Times::parse(workload, &text)?));
@@ -392,9 +391,22 @@ impl Session<'_> {
                     });
                 }
                 guest.ok("counters detach", STEP)?;
+
+                // The first strategy tells how fast this machine is: what there is no time for is left
+                // out of all of them.
+                let whole = started.elapsed() * order.len() as u32;
+                if (round, turn) == (1, 0) && !self.affords(job, whole - started.elapsed(), whole) {
+                    let (kept, dropped): (Vec<_>, _) = workloads
+                        .into_iter()
+                        .partition(|it| it.part != Part::IfTime);
+                    let lacks = |it: &&Workload| format!("{}, for lack of time", it.key());
+                    left_out.extend(dropped.iter().map(lacks));
+                    records.retain(|record| kept.iter().any(|it| is_of(record, it)));
+                    workloads = kept;
+                }
             }
-            let job = Job::Measure(group, clock);
-            if round < self.plan.rounds && !self.affords(job, started.elapsed()) {
+            let took = started.elapsed();
+            if round < self.plan.rounds && !self.affords(job, took, took) {
                 left_out.push(format!(
                     "{}: rounds beyond {round}, for lack of time",
                     group.name()
@@ -826,7 +838,11 @@ impl Counts {
 fn command(workload: &Workload, counted: bool) -> String {
     let hook = if counted { "PDIO_HOOK=counters " } else { "" };
     let Workload { bytes, ops, .. } = workload;
-    let warmup = workload.warmup();
+    let warmup = if counted {
+        workload.warmup_of_counts()
+    } else {
+        workload.warmup()
+    };
     match workload.program {
         Program::Load(kind) => {
             format!("{hook}{IN_FIRST} pdio-load {kind} {SERVER} {bytes} {ops} {warmup}")
@@ -905,6 +921,11 @@ fn number(values: &BTreeMap<&str, u64>, key: &str) -> Result<u64> {
         .get(key)
         .copied()
         .with_context(|| format!("the guest did not say `{key}`"))
+}
+
+/// Whether a workload has left this record.
+fn is_of(record: &Record, workload: &Workload) -> bool {
+    workload.name == record.workload && workload.bytes == record.message_bytes
 }
 
 fn record(workload: &Workload, clock: Clock, times: Times, counts: Counts) -> Record {

@@ -219,24 +219,45 @@ pub struct Workload {
     pub ops: u64,
     /// What throughput is counted in.
     pub unit: Unit,
-    /// Whether the quick run has it.
-    pub demo: bool,
+    /// In which runs it is.
+    pub part: Part,
+}
+
+/// In which runs a workload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// In all.
+    All,
+    /// In the quick one, on a machine that is fast enough.
+    IfTime,
+    /// In none but that of everything.
+    Bench,
 }
 
 impl Workload {
-    /// Operations before those that are timed.
+    /// Operations before those that are timed. As many for single messages: each program that sends or
+    /// receives some has buffers that no device has seen yet, which it then goes through again and again.
     pub fn warmup(&self) -> u64 {
+        match self.group {
+            Group::Message => self.ops,
+            Group::Stream | Group::Disk => self.warmup_of_counts(),
+        }
+    }
+
+    /// Operations before those that are counted, which follow upon those that were timed.
+    pub fn warmup_of_counts(&self) -> u64 {
         (self.ops / 8).max(1)
     }
 
-    /// The same with less to do, for the quick run: half of single messages, and a quarter on disks,
+    /// The same with less to do, for the quick run: half of mappings, a third of messages, a quarter on disks,
     /// where fio takes as long to start as it works. Not less of streams: how many writes TCP joins
     /// changes their cost by a tenth, if there are few.
     pub fn shortened(self) -> Self {
-        let part = match self.group {
-            Group::Disk => 4,
-            Group::Message => 2,
-            Group::Stream => 1,
+        let part = match (self.program, self.group) {
+            (Program::Pairs(_), _) => 2,
+            (_, Group::Disk) => 4,
+            (_, Group::Message) => 3,
+            (_, Group::Stream) => 1,
         };
         Self {
             ops: (self.ops / part).max(1),
@@ -260,12 +281,12 @@ const NETWORK: Workload = Workload {
     bytes: 0,
     ops: 0,
     unit: Unit::Megabits,
-    demo: true,
+    part: Part::All,
 };
 
 /// A demo leaves out what is smaller than a packet: how many writes TCP joins in one depends on
 /// timing, and changes the cost of a write by more than an IOMMU does.
-const fn stream(bytes: u64, ops: u64, demo: bool) -> Workload {
+const fn stream(bytes: u64, ops: u64, part: Part) -> Workload {
     Workload {
         name: "tcp-stream",
         title: "TCP stream, first to second device",
@@ -273,12 +294,12 @@ const fn stream(bytes: u64, ops: u64, demo: bool) -> Workload {
         program: Program::Load("stream"),
         bytes,
         ops,
-        demo,
+        part,
         ..NETWORK
     }
 }
 
-const fn receive(bytes: u64, ops: u64, demo: bool) -> Workload {
+const fn receive(bytes: u64, ops: u64, part: Part) -> Workload {
     Workload {
         name: "tcp-stream-back",
         title: "TCP stream, second to first device",
@@ -286,12 +307,12 @@ const fn receive(bytes: u64, ops: u64, demo: bool) -> Workload {
         program: Program::Load("receive"),
         bytes,
         ops,
-        demo,
+        part,
         ..NETWORK
     }
 }
 
-const fn rr(bytes: u64, ops: u64) -> Workload {
+const fn rr(bytes: u64, ops: u64, part: Part) -> Workload {
     Workload {
         name: "tcp-rr",
         title: "TCP request/response",
@@ -299,6 +320,7 @@ const fn rr(bytes: u64, ops: u64) -> Workload {
         bytes,
         ops,
         unit: Unit::KiloOps("k trans/s"),
+        part,
         ..NETWORK
     }
 }
@@ -322,7 +344,7 @@ const fn disk(
         bytes,
         ops,
         unit,
-        demo: true,
+        part: Part::All,
     }
 }
 
@@ -335,7 +357,7 @@ const fn pairs(name: &'static str, title: &'static str, pairs: Pairs) -> Workloa
         bytes: 4096,
         ops: 6400,
         unit: Unit::KiloOps("k pairs/s"),
-        demo: false,
+        part: Part::Bench,
         ..NETWORK
     }
 }
@@ -407,11 +429,11 @@ pub const LIVE: &str = "map-unmap-live";
 /// Everything there is to measure, in the order of the report.
 pub const WORKLOADS: [Workload; 39] = [
     Workload {
-        demo: true,
+        part: Part::All,
         ..pairs(PAIR, "dma_map_page + dma_unmap_page, singly", PAGE)
     },
     Workload {
-        demo: true,
+        part: Part::All,
         ..pairs(
             "map-unmap-64",
             "dma_map_page + dma_unmap_page, in runs of 64",
@@ -476,21 +498,21 @@ pub const WORKLOADS: [Workload; 39] = [
     live(1_000 << 12, " set=64 live=1000"),
     live(10_000 << 12, " set=64 live=10000"),
     live(100_000 << 12, " set=64 live=100000"),
-    stream(64, 8000, false),
-    stream(256, 6000, false),
-    stream(1024, 4000, true),
-    stream(4096, 1200, true),
-    stream(65536, 96, true),
-    receive(64, 8000, false),
-    receive(256, 6000, false),
-    receive(1024, 4000, false),
-    receive(4096, 1200, false),
-    receive(65536, 96, true),
-    rr(64, 600),
-    rr(256, 600),
-    rr(1024, 500),
-    rr(4096, 300),
-    rr(65536, 40),
+    stream(64, 8000, Part::Bench),
+    stream(256, 6000, Part::Bench),
+    stream(1024, 4000, Part::IfTime),
+    stream(4096, 1200, Part::IfTime),
+    stream(65536, 96, Part::All),
+    receive(64, 8000, Part::Bench),
+    receive(256, 6000, Part::Bench),
+    receive(1024, 4000, Part::Bench),
+    receive(4096, 1200, Part::Bench),
+    receive(65536, 96, Part::All),
+    rr(64, 600, Part::All),
+    rr(256, 600, Part::IfTime),
+    rr(1024, 500, Part::IfTime),
+    rr(4096, 300, Part::IfTime),
+    rr(65536, 40, Part::All),
     Workload {
         name: "udp",
         title: "UDP datagrams",
@@ -507,7 +529,7 @@ pub const WORKLOADS: [Workload; 39] = [
         program: Program::Iperf(1),
         bytes: 65536,
         ops: 1,
-        demo: false,
+        part: Part::Bench,
         ..NETWORK
     },
     disk(
@@ -593,13 +615,32 @@ mod tests {
     }
 
     #[test]
+    fn mappings_are_made_in_whole_runs() {
+        for workload in WORKLOADS {
+            let quick = workload.shortened();
+            if let Program::Pairs(Pairs { batch, .. }) = workload.program {
+                assert_eq!(workload.ops % u64::from(batch), 0, "{}", workload.key());
+                if workload.part != Part::Bench {
+                    assert_eq!(quick.ops % u64::from(batch), 0, "{}", workload.key());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_quick_run_has_every_kind_of_workload() {
         for group in Group::ALL {
-            assert!(WORKLOADS.iter().any(|it| it.group == group && it.demo));
+            assert!(
+                WORKLOADS
+                    .iter()
+                    .any(|it| it.group == group && it.part == Part::All)
+            );
         }
         for name in ["tcp-stream", "tcp-stream-back", "tcp-rr", "udp", PAIR] {
             assert!(
-                WORKLOADS.iter().any(|it| it.name == name && it.demo),
+                WORKLOADS
+                    .iter()
+                    .any(|it| it.name == name && it.part == Part::All),
                 "{name}"
             );
         }
