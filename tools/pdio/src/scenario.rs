@@ -417,6 +417,18 @@ const fn live(bytes: u64, options: &'static str) -> Workload {
     }
 }
 
+/// Buffers of so many bytes, which are several pages.
+const fn several(bytes: u64, options: &'static str) -> Workload {
+    Workload {
+        bytes,
+        ..pairs(
+            "map-unmap-pages",
+            "dma_map_page + dma_unmap_page of several pages, singly",
+            Pairs { options, ..PAGE },
+        )
+    }
+}
+
 /// Name of the micro-benchmark whose cost every table shows.
 pub const PAIR: &str = "map-unmap";
 
@@ -427,7 +439,7 @@ pub const WORKING_SET: &str = "map-unmap-working-set";
 pub const LIVE: &str = "map-unmap-live";
 
 /// Everything there is to measure, in the order of the report.
-pub const WORKLOADS: [Workload; 39] = [
+pub const WORKLOADS: [Workload; 41] = [
     Workload {
         part: Part::All,
         ..pairs(PAIR, "dma_map_page + dma_unmap_page, singly", PAGE)
@@ -440,6 +452,8 @@ pub const WORKLOADS: [Workload; 39] = [
             Pairs { batch: 64, ..PAGE },
         )
     },
+    several(8192, " len=8192"),
+    several(65_536, " len=65536"),
     pairs(
         "map-unmap-sg-64",
         "dma_map_sg of 64 contiguous pages",
