@@ -806,12 +806,7 @@ impl<B: Backend> Counted<B> {
 
         backend.count(Counter::CachedUnmaps, 1);
         backend.count(Counter::Out(Flow::Pages(window)), pages.wrapping_sub(1));
-        if idle != 0 {
-            backend.count(Counter::In(Flow::Idle), idle);
-            if self.present.load(Relaxed) > self.budget() {
-                self.over_budget(backend, window, first, pages, idle);
-            }
-        }
+        self.idled(backend, window, first, pages, idle);
         true
     }
 
@@ -856,6 +851,12 @@ impl<B: Backend> Counted<B> {
             }
         }
 
+        self.idled(backend, window, first, pages, idle);
+    }
+
+    /// Counts the `idle` pages of `pages` pages from `first` on that became idle, and sees to the budget.
+    #[inline(always)]
+    fn idled(&self, backend: &B, window: Window, first: u64, pages: u64, idle: u64) {
         if idle != 0 {
             backend.count(Counter::In(Flow::Idle), idle);
             if self.present.load(Relaxed) > self.budget() {

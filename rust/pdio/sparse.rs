@@ -83,17 +83,11 @@ impl<T: Default> SparseTable<T> {
     /// May be called in any context.
     #[inline(always)]
     pub fn run(&self, first: u64, len: u64) -> Option<&[T]> {
-        let offset = first as usize % Self::PER_LEAF;
+        let (_, entries) = self.leaf((first / Self::PER_LEAF as u64) as usize)?;
 
-        if len > (Self::PER_LEAF - offset) as u64 {
-            return None;
-        }
-
-        let start = self.get(first)?;
-
-        // SAFETY: By the type invariant the leaf of `start`, which is entry `offset` of it, has
-        // `PER_LEAF` entries and stays as long as `self`; no more than what is left are taken.
-        Some(unsafe { slice::from_raw_parts(start, len as usize) })
+        entries
+            .get(first as usize % Self::PER_LEAF..)?
+            .get(..len as usize)
     }
 
     /// The entry of `index`; allocates its leaf without sleeping.
@@ -139,6 +133,7 @@ impl<T: Default> SparseTable<T> {
     }
 
     /// The index of the first entry of leaf number `leaf`, and its entries if it is allocated.
+    #[inline(always)]
     pub fn leaf(&self, leaf: usize) -> Option<(u64, &[T])> {
         let entries = self.leaves.get(leaf)?.load(Acquire);
 
