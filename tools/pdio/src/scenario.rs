@@ -253,14 +253,14 @@ impl Workload {
     /// where fio takes as long to start as it works. Not less of streams: how many writes TCP joins
     /// changes their cost by a tenth, if there are few.
     pub fn shortened(self) -> Self {
-        let part = match (self.program, self.group) {
+        let divisor = match (self.program, self.group) {
             (Program::Pairs(_), _) => 2,
             (_, Group::Disk) => 4,
             (_, Group::Message) => 3,
             (_, Group::Stream) => 1,
         };
         Self {
-            ops: (self.ops / part).max(1),
+            ops: (self.ops / divisor).max(1),
             ..self
         }
     }
