@@ -110,6 +110,15 @@ impl Buffer {
         pages_of(self.phys.0, self.len)
     }
 
+    /// Number of pages that are in the buffer from their first byte to their last.
+    #[inline]
+    pub const fn whole_pages(self) -> u64 {
+        let first = self.phys.0.wrapping_add(PAGE_SIZE - 1) >> PAGE_SHIFT;
+        let end = self.phys.0.wrapping_add(self.len) >> PAGE_SHIFT;
+
+        end.saturating_sub(first)
+    }
+
     /// Whether the buffer touches one page only.
     #[inline(always)]
     pub const fn is_within_page(self) -> bool {

@@ -163,11 +163,17 @@ impl Page {
     /// Takes hold of a page that is not mapped, to map it.
     #[cold]
     fn claim(&self, state: u64) -> Hold {
-        if state == 0 && self.0.compare_exchange(0, BUSY, Acquire, Relaxed).is_ok() {
+        if state == 0 && self.claim_vacant() {
             Hold::Vacant
         } else {
             Hold::Busy
         }
+    }
+
+    /// Takes hold of a page if it is not mapped, to map it.
+    #[inline(always)]
+    fn claim_vacant(&self) -> bool {
+        self.0.compare_exchange(0, BUSY, Acquire, Relaxed).is_ok()
     }
 
     /// Takes a mapped and idle page out of the hands of drivers, to unmap it, if `evictable` says
@@ -559,6 +565,14 @@ impl<B: Backend> Counted<B> {
         let mut served = Served::Hit;
         let mut done = 0;
 
+        if pages == 1 {
+            if let Some(mapped) = self.map_vacant(backend, window, first) {
+                mapped?;
+                served = Served::Miss;
+                done = 1;
+            }
+        }
+
         while done < pages {
             let Some(page) = self.pages(window).get(first + done) else {
                 if self.pages(window).get_or_alloc(first + done).is_err() {
@@ -594,6 +608,38 @@ impl<B: Backend> Counted<B> {
         Ok(Mapped::At(iova, served))
     }
 
+    /// Maps a page for one user, as [`Counted::map_run`] does, in fewer steps.
+    ///
+    /// [`None`]: it is mapped, or another CPU is at it, or it is not in the table.
+    #[inline(always)]
+    fn map_vacant(
+        &self,
+        backend: &B,
+        window: Window,
+        number: u64,
+    ) -> Option<Result<(), OutOfMemory>> {
+        let page = self.pages(window).get(number)?;
+
+        if !page.claim_vacant() {
+            return None;
+        }
+
+        let mapped = backend.map_pages(
+            self.range(window, number, 1),
+            Phys(number << PAGE_SHIFT),
+            Self::access_in(window),
+        );
+
+        match mapped {
+            Ok(()) => {
+                page.publish();
+                self.appeared(1);
+            }
+            Err(_) => page.vacate(),
+        }
+        Some(mapped)
+    }
+
     /// Maps page `first`, which the caller has claimed, and those of the next `max - 1` that are
     /// not mapped either, by one page-table pass. Returns how many.
     #[cold]
@@ -605,35 +651,41 @@ impl<B: Backend> Counted<B> {
         max: u64,
     ) -> Result<u64, OutOfMemory> {
         let table = self.pages(window);
-        let vacant = |page: &u64| {
-            table
-                .get_or_alloc(*page)
-                .is_ok_and(|page| matches!(page.claim(0), Hold::Vacant))
-        };
+        let vacant = |page: &u64| table.get_or_alloc(*page).is_ok_and(Page::claim_vacant);
         let pages = 1 + (first + 1..first + max).take_while(vacant).count() as u64;
         let run = || (first..first + pages).filter_map(|page| table.get(page));
-        let access = match window {
-            Window::CachedRead => Access::Read,
-            _ => Access::ReadWrite,
-        };
 
         if let Err(error) = backend.map_pages(
             self.range(window, first, pages),
             Phys(first << PAGE_SHIFT),
-            access,
+            Self::access_in(window),
         ) {
             run().for_each(Page::vacate);
             return Err(error);
         }
 
         run().for_each(Page::publish);
+        self.appeared(pages);
+        Ok(pages)
+    }
 
+    /// What a device may do with the pages of a window.
+    #[inline(always)]
+    const fn access_in(window: Window) -> Access {
+        match window {
+            Window::CachedRead => Access::Read,
+            _ => Access::ReadWrite,
+        }
+    }
+
+    /// Counts pages that are mapped now.
+    #[inline(always)]
+    fn appeared(&self, pages: u64) {
         let before = self.present.fetch_add(pages, SeqCst);
 
         if before <= self.budget() {
             self.slack.store(0, Relaxed);
         }
-        Ok(pages)
     }
 
     /// Whether any page is retained.
@@ -874,6 +926,10 @@ impl<B: Backend> Counted<B> {
     /// Gives one use of each page back, `use_` being what it counts, and unmaps those that have no
     /// user left, by one invalidation.
     fn release_unkept(&self, backend: &B, window: Window, first: u64, pages: u64, use_: u64) {
+        if pages == 1 {
+            return self.release_unkept_page(backend, window, first, use_);
+        }
+
         let mut runs = Released {
             counted: self,
             window,
@@ -884,7 +940,6 @@ impl<B: Backend> Counted<B> {
             pages: 0,
         };
 
-        // Most have one page, and that is not the last use of it, or it is.
         let Some(run) = runs.next() else {
             return;
         };
@@ -892,6 +947,27 @@ impl<B: Backend> Counted<B> {
 
         backend.unmap_flush(core::iter::from_fn(|| first.take().or_else(|| runs.next())));
         self.present.fetch_sub(runs.pages, SeqCst);
+    }
+
+    /// As [`Counted::release_unkept`], for one page.
+    #[inline(always)]
+    fn release_unkept_page(&self, backend: &B, window: Window, number: u64, use_: u64) {
+        let Some(page) = self.pages(window).get(number) else {
+            return;
+        };
+
+        if !page.release_or_claim(use_) {
+            return;
+        }
+
+        // Free to be mapped again when its entry is cleared: see `Released`.
+        let cleared = core::iter::from_fn(|| {
+            page.vacate();
+            None
+        });
+
+        backend.unmap_flush(core::iter::once(self.range(window, number, 1)).chain(cleared));
+        self.present.fetch_sub(1, SeqCst);
     }
 
     /// Evicts what the budget does not allow, after the page at `iova` became idle.

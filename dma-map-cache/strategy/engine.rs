@@ -474,7 +474,9 @@ impl<B: Backend> Engine<B> {
         }
 
         match self.current() {
-            Kind::Batched | Kind::Cached | Kind::Persistent => {
+            kind @ (Kind::Batched | Kind::Cached | Kind::Persistent)
+                if kind != Kind::Batched || batched::may_share(buffer) =>
+            {
                 if let Mapped::At(iova, served) =
                     self.counted.map(backend, buffer, access, reach.limit)?
                 {
@@ -497,7 +499,7 @@ impl<B: Backend> Engine<B> {
                     return Ok(iova);
                 }
             }
-            kind @ (Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto) => {
+            kind => {
                 let adjacent = match kind {
                     Kind::Contiguous => {
                         self.contiguous.map(backend, buffer, access, reach.limit)?

@@ -20,7 +20,9 @@ use std::sync::Arc;
 use super::iommu::{pages, Calls, Entry, Iommu, PageMap};
 use super::sg::SgList;
 use super::{fault, thread};
-use crate::strategy::address::{Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT};
+use crate::strategy::address::{
+    Buffer, Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE,
+};
 use crate::strategy::backend::{Access, Arena, Backend, OutOfMemory, Target};
 use crate::strategy::blocks::{BLOCK_BYTES, BLOCK_PAGES};
 use crate::strategy::contiguous::MAX_PAGES;
@@ -291,13 +293,29 @@ impl Driver {
         )
     }
 
-    /// Whether a strategy serves what it can from a window of its own, and the rest exactly.
-    fn at_offset(kind: Kind, is_list: bool) -> bool {
+    /// Whether a strategy serves such buffers from a window of its own if it can, and the rest exactly.
+    fn at_offset(kind: Kind, buffer: Buffer, is_list: bool) -> bool {
         match kind {
             Kind::Premapped | Kind::Cached | Kind::Persistent | Kind::Pool => true,
-            Kind::Batched => !is_list,
+            // What has no page to itself.
+            Kind::Batched => {
+                let end = buffer.phys.0 + buffer.len;
+                let mut starts = (buffer.phys.0..end).filter(|byte| byte % PAGE_SIZE == 0);
+
+                !is_list && starts.next().is_none_or(|start| end - start < PAGE_SIZE)
+            }
             Kind::Strict | Kind::Deferred | Kind::Contiguous | Kind::Auto => false,
         }
+    }
+
+    /// Whether the last mapping was made exactly only because it could not be made otherwise.
+    fn at_best_at_offset(&self, kind: Kind) -> bool {
+        let live = self.live.last().expect("something was mapped");
+        let is_list = matches!(live.call, Call::List(_));
+
+        live.segments
+            .first()
+            .is_some_and(|&(_, buffer)| Self::at_offset(kind, buffer, is_list))
     }
 
     fn is_pool(&self, iova_page: u64) -> bool {
@@ -321,7 +339,7 @@ impl Driver {
     fn expected_window(&self, buffer: Buffer, access: Access, is_list: bool) -> Option<Window> {
         let kind = self.engine.current();
 
-        if !Self::at_offset(kind, is_list) {
+        if !Self::at_offset(kind, buffer, is_list) {
             return None;
         }
 
@@ -502,8 +520,7 @@ impl Driver {
             }
             _ if self.reach.limit < self.layout.last(Window::Exact) => Window::Low,
             _ if live.pages() > BLOCK_PAGES || live.boundary_mask < BLOCK_BYTES - 1 => Window::Low,
-            Call::List(_) if Self::at_offset(self.engine.current(), true) => Window::Low,
-            Call::Single if Self::at_offset(self.engine.current(), false) => Window::Low,
+            _ if self.at_best_at_offset(self.engine.current()) => Window::Low,
             _ => Window::Exact,
         };
 
@@ -585,7 +602,7 @@ impl Driver {
                 assert_eq!(calls.pte_updates, live.pages() + self.wasted(kind, cost));
                 assert_eq!(
                     statistics.fallbacks == n,
-                    Self::at_offset(kind, matches!(live.call, Call::List(_)))
+                    self.at_best_at_offset(kind)
                 );
             }
             Window::Contiguous => {
@@ -1370,7 +1387,10 @@ impl Driver {
             .into_iter()
             .filter(|window| match window {
                 Window::Low => false,
-                Window::Exact => Self::at_offset(current, true),
+                Window::Exact => !matches!(
+                    current,
+                    Kind::Strict | Kind::Deferred | Kind::Batched | Kind::Contiguous
+                ),
                 Window::Premapped => current != Kind::Premapped,
                 Window::Contiguous => current != Kind::Contiguous,
                 Window::CachedWrite | Window::CachedRead => !current.counts(),
