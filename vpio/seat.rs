@@ -160,12 +160,12 @@ impl Seat {
             received
         });
 
+        let is_lost = matches!(handed, Handed::Lost | Handed::Done(Received::NoRing));
+
         for statistics in [&**statistics, of_card] {
             statistics.frames_held.add(1);
             statistics.frames_delivered.add(delivered);
-            statistics
-                .frames_overflowed
-                .add((handed == Handed::Lost).into());
+            statistics.frames_overflowed.add(is_lost.into());
         }
     }
 

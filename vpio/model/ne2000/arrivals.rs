@@ -483,15 +483,11 @@ impl Ne2000 {
 
         card.write8(CR, cr::ABORT | paused.run);
 
-        let boundary = card.read8(BNRY);
+        let (start, stop) = (self.register(PSTART), self.register(PSTOP));
+        let boundary = Ring::boundary(start, stop, card.read8(BNRY));
         // Drivers keep BNRY one page behind the next frame, so that it does not meet CURR in a full ring
         // (DP8390D, "Buffer Ring Overflow"), or set it to that page.
-        let ring = Ring::new(
-            self.register(PSTART),
-            self.register(PSTOP),
-            boundary,
-            current,
-        );
+        let ring = Ring::new(start, stop, boundary, current);
         let has_frames =
             ring.is_some_and(|ring| !ring.iter().take(2).any(|page| page.number() == current));
         let is_forgotten = has_frames && (paused.status | self.pending) & isr::PRX == 0;

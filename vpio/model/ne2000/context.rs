@@ -154,12 +154,9 @@ impl Context {
         }
 
         let registers = &mut self.registers;
-        let Some(ring) = Ring::new(
-            registers.page_start,
-            registers.page_stop,
-            registers.current,
-            registers.boundary,
-        ) else {
+        let (start, stop) = (registers.page_start, registers.page_stop);
+        let boundary = Ring::boundary(start, stop, registers.boundary);
+        let Some(ring) = Ring::new(start, stop, registers.current, boundary) else {
             return Received::NoRing;
         };
 

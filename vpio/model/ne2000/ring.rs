@@ -48,6 +48,20 @@ impl Ring {
         }
     }
 
+    /// The page that BNRY stands for.
+    ///
+    /// Linux's driver sets it to the page before the next frame, which is the one below the ring when
+    /// that frame is at its start (`ei_receive()` of lib8390.c). A card never comes to that page;
+    /// QEMU's has as much room as if it were the last one of the ring (`ne2000_buffer_full()`), which
+    /// is what the driver means.
+    pub const fn boundary(pstart: u8, pstop: u8, bnry: u8) -> u8 {
+        if bnry == pstart.wrapping_sub(1) {
+            pstop.wrapping_sub(1)
+        } else {
+            bnry
+        }
+    }
+
     /// Number of pages.
     const fn pages(self) -> u8 {
         self.stop.number().wrapping_sub(self.start.number())

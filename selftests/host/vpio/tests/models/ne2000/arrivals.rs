@@ -454,7 +454,8 @@ impl<C: Nic> Desk<C> {
             } else {
                 self.guests[self.owner].got.push(frame);
             }
-            self.out(BNRY, if next == RING.0 { RING.1 - 1 } else { next - 1 });
+            // Below the ring if the next frame is at its start.
+            self.out(BNRY, next - 1);
         }
         self.out(ISR, isr::PRX);
     }
@@ -607,6 +608,39 @@ fn a_guest_of_qemu_is_reminded() {
 #[test]
 fn a_guest_of_a_dp8390_is_reminded() {
     is_reminded(dp8390());
+}
+
+/// A driver that has read up to the end of the ring leaves BNRY below its start. What comes then while
+/// another guest has the card is not lost, nor is the driver left alone with it.
+fn has_a_ring_from_its_start<C: Nic>(card: C) {
+    let mut desk = Desk::new(card);
+
+    while desk.current() != RING.0 {
+        desk.arrive(STATIONS[0], 60);
+        desk.drain(1);
+    }
+    assert_eq!(desk.input(BNRY), RING.0 - 1);
+
+    desk.hand_over();
+    desk.out(CR, cr::ABORT | cr::STA);
+    assert!(desk.arrive(STATIONS[0], 60));
+    desk.look();
+    desk.hand_over();
+    desk.drain(0);
+    assert!(desk.remind(), "it has acknowledged what it has not read");
+    desk.finish();
+}
+
+#[test]
+fn a_guest_of_qemu_has_a_ring_from_its_start() {
+    if let Some([card]) = qtest::cards("ne2k_pci") {
+        has_a_ring_from_its_start(card);
+    }
+}
+
+#[test]
+fn a_guest_of_a_dp8390_has_a_ring_from_its_start() {
+    has_a_ring_from_its_start(dp8390());
 }
 
 fn config(cases: u32) -> ProptestConfig {

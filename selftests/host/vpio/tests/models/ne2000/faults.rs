@@ -88,12 +88,14 @@ proptest! {
         pstart in 0x3eu8..0x82,
         len in 0u8..0x44,
         curr in 0u8..0x44,
-        bnry in 0u8..0x44,
+        // From the page below the ring on.
+        bnry in 0u8..0x45,
         size in 60u16..=1514,
     ) {
         let pstop = pstart.wrapping_add(len);
-        let (curr, bnry) = (pstart.wrapping_add(curr), pstart.wrapping_add(bnry));
+        let (curr, bnry) = (pstart.wrapping_add(curr), pstart.wrapping_add(bnry) - 1);
         let mut context = context(pstart, pstop, curr, bnry);
+        let bnry = Ring::boundary(pstart, pstop, bnry);
         let bytes: Vec<u8> = (2..=u8::MAX).cycle().take(size.into()).collect();
         let received = context.receive(&Frame::new(&bytes).unwrap());
 
