@@ -163,6 +163,16 @@ eventually()
 
 # --- Files -------------------------------------------------------------------
 
+# show FILE: prints its lines, without a program, for there are many to be read.
+show()
+{
+	local line
+
+	while IFS= read -r line; do
+		echo "$line"
+	done <"$1"
+}
+
 # errno_of FILE TEXT: what write() of TEXT, with printf's escapes, ends with: 0 or an errno's name.
 errno_of()
 {

@@ -172,7 +172,7 @@ setting()
 
 	file=$bus/devices/$1/dma_map_cache/$2
 	if [ $# -eq 2 ]; then
-		cat "$file"
+		show "$file"
 	else
 		echo "$3" >"$file" || fail "$1 does not take $2 $3"
 	fi
@@ -197,7 +197,7 @@ use()
 # statistic ADDRESS NAME
 statistic()
 {
-	cat "$bus/devices/$1/dma_map_cache/statistics/$2"
+	show "$bus/devices/$1/dma_map_cache/statistics/$2"
 }
 
 # snapshot NAME ADDRESS: remembers all statistics for `grown`.
@@ -209,7 +209,11 @@ snapshot()
 # value SNAPSHOT STATISTIC
 value()
 {
-	sed -n "s/^$2://p" "$scratch/snapshot-$1"
+	local name value
+
+	while IFS=: read -r name value; do
+		[ "$name" != "$2" ] || echo "$value"
+	done <"$scratch/snapshot-$1"
 }
 
 # grown STATISTIC: from snapshot `before` to snapshot `after`.
@@ -565,16 +569,14 @@ trace_end()
 		echo 0 >"$path/enable"
 	done <"$scratch/events"
 	rm "$scratch/events"
-	grep -v '^#' $tracing/trace >"$scratch/trace" || true
-	if grep -q 'LOST .* EVENTS' "$scratch/trace"; then
+	awk '/^#/ { next } { print } / EVENTS]/ { lost = 1 } END { exit lost }' $tracing/trace >"$scratch/trace" ||
 		fail "the trace buffer is too small"
-	fi
 }
 
-# traced PATTERN: how many lines of the recording match.
+# traced PATTERN: how many lines of the recording match this extended regular expression.
 traced()
 {
-	grep -c -e "$1" "$scratch/trace" || true
+	awk "/$1/ { n++ } END { print n + 0 }" "$scratch/trace"
 }
 
 # Invalidations of the IOTLB among the descriptors that VT-d's driver submits: types 2 and 6.

@@ -186,7 +186,7 @@ prepare()
 # unmap_calls: DMA API calls by which the driver gave something back.
 unmap_calls()
 {
-	traced " dma_\(unmap_phys\|unmap_sg\|free\): $disk "
+	traced " dma_(unmap_phys|unmap_sg|free): $disk "
 }
 
 strict_flushes()
@@ -278,7 +278,7 @@ no_work()
 	is 'page-table updates' "$(grown pte_updates)" 0
 	is evictions "$(grown evictions)" 0
 	seen_by_kernel
-	at_least 'maps that the kernel saw' "$(traced " dma_map_\(phys\|sg\): $disk ")" 50
+	at_least 'maps that the kernel saw' "$(traced " dma_map_(phys|sg): $disk ")" 50
 }
 
 cached_steady()
