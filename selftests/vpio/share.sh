@@ -7,6 +7,7 @@
 # every byte is compared where it arrives.
 #
 #   PDIO_TEST_SWITCHES=N	hand-overs under load (1000)
+#   PDIO_TEST_BURSTS=N	of more frames than the rings hold (10)
 #   PDIO_TEST_SECONDS=N	for which turns are counted, for each slice (4)
 #
 # The cases with "turns" in their names print lines for other programs to read:
@@ -23,6 +24,7 @@
 keep_guests=yes
 card=$bus/devices/$ne2000/vpio
 switches=${PDIO_TEST_SWITCHES:-1000}
+bursts=${PDIO_TEST_BURSTS:-10}
 seconds=${PDIO_TEST_SECONDS:-4}
 
 # statistic NAME [GUEST]: of the card, or of a guest.
@@ -222,13 +224,42 @@ reboots()
 	at_once 'both_directions a 20' 'both_directions b 20'
 }
 
+# answers GUEST: to the other end, without a reason of its own to look at the card.
+answers()
+{
+	peer ping -q -c 3 -i 0.5 -W 5 "$(guest_address "$1")" >"$scratch/ping-$1" 2>&1
+}
+
+# burst: more frames at once than a ring holds, for both guests: the fragments of three datagrams each.
+burst()
+{
+	peer sh -c "ping -q -c 3 -i 0.2 -s 16000 -W 1 $(guest_address a) &
+		ping -q -c 3 -i 0.2 -s 16000 -W 1 $(guest_address b) &
+		wait" >/dev/null 2>&1
+}
+
+# However much is lost: whoever only receives has to hear of what comes afterwards. Rings end at any page.
+answers_after_bursts()
+{
+	local guest
+
+	has_guests "$1"
+	for _ in $(seq "$bursts"); do
+		burst || true
+		for guest in a b; do
+			answers $guest || fail "guest $guest does not answer any more"
+		done
+	done
+	info "$(statistic reminders) reminders"
+}
+
 # flood: guest b, until it has lost some of that.
 flood()
 {
 	local flood status
 
-	# Nobody answers.
-	peer ping -q -i 0.01 -s 1400 "$(guest_address b)" >/dev/null 2>&1 &
+	# Nobody answers. Not by peer(): the process to be killed would be a shell that waits.
+	ip netns exec peer ping -q -i 0.01 -s 1400 "$(guest_address b)" >/dev/null 2>&1 &
 	flood=$!
 	status=0
 	eventually 60 statistic_since "$overflowed" 1 frames_overflowed b || status=$?
@@ -337,6 +368,7 @@ add_case 'direct: ping' ping_at_once direct
 add_case 'direct: both transfer both ways' transfers_at_once direct
 add_case 'direct: one sends, one receives' sends_and_receives direct
 add_case 'direct: frames for a guest without the card' delivers_to_who_waits direct
+add_case 'direct: bursts' answers_after_bursts direct
 add_case 'hook: ping' ping_at_once hook
 add_case 'hook: both transfer both ways' transfers_at_once hook
 add_case "direct: $switches hand-overs" hands_over direct
