@@ -577,6 +577,30 @@ impl Card {
         })
     }
 
+    /// Lets others have the card if nobody hears anything with it as its owner has it. Who only listens
+    /// makes no access, and would wait for ever.
+    fn let_others_listen(&self, state: &mut State) {
+        let is_deaf = state
+            .owning()
+            .is_some_and(|(seat, _)| seat.is_shared && !seat.model.listens());
+
+        if !is_deaf {
+            return;
+        }
+
+        let owner = state.owner();
+        let now_us = self.now_us();
+        let State { seats, turns, .. } = state;
+
+        for seat in seats.values_mut().flatten() {
+            if owner != Some(seat.number()) && seat.context.listens() {
+                if let Some(slot) = seat.slot {
+                    turns.want(slot, now_us);
+                }
+            }
+        }
+    }
+
     /// Interrupts the owner for frames that it has left in its ring, if it does nothing.
     fn remind(&self, state: &mut State) {
         let now_us = self.now_us();
@@ -1183,6 +1207,7 @@ impl Run for Card {
             self.follow(&mut state);
         }
         self.remind(&mut state);
+        self.let_others_listen(&mut state);
         self.refill(&mut state);
         self.advance(&mut state);
     }

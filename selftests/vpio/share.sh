@@ -61,7 +61,7 @@ boots()
 		start_guest $guest "$1"
 	done
 	for guest in a b; do
-		await_guest $guest 120
+		await_guest $guest
 		configure $guest
 	done
 	differ
@@ -253,6 +253,17 @@ answers_after_bursts()
 	info "$(statistic reminders) reminders"
 }
 
+# The guest that had the card last has stopped it. The other one only listens.
+stops()
+{
+	has_guests "$1"
+	in_guest b "ping -c 1 $peer >/dev/null"
+	in_guest a "ping -c 1 $peer >/dev/null && ifconfig eth0 down"
+	answers b || fail 'guest b does not hear anything'
+	configure a
+	at_once 'both_directions a 20' 'both_directions b 20'
+}
+
 # flood: guest b, until it has lost some of that.
 flood()
 {
@@ -376,6 +387,7 @@ for slice_ms in 5 10 20 50; do
 	add_case "direct: turns of $slice_ms ms" takes_turns direct ${slice_ms}000
 done
 add_case 'direct: the mode changes' switches_modes direct
+add_case 'direct: a guest stops its card' stops direct
 add_case 'direct: a guest stands still' stands_still direct
 add_case 'direct: a guest reboots' reboots direct
 add_case 'direct: QEMU of a guest is killed' killed direct

@@ -356,6 +356,15 @@ impl Ne2000 {
         Ok(())
     }
 
+    /// Whether the card of this guest receives at all, for itself or for those that it shares the card
+    /// with: a driver that goes stops it, and one that should not be trusted may have it like that all the
+    /// time.
+    pub fn listens(&self) -> bool {
+        self.command & cr::STP == 0
+            && self.register(RCR) & rcr::MON == 0
+            && Ring::exists(self.register(PSTART), self.register(PSTOP))
+    }
+
     /// Whether this read lets the guest find frames that nobody has looked at: [`Self::share_out`]
     /// comes before it. A reset ends what was under way.
     #[inline]

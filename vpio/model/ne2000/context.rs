@@ -89,6 +89,11 @@ impl Registers {
         multicast: [0; 8],
     };
 
+    /// Whether it receives.
+    const fn is_on(&self) -> bool {
+        self.command & cr::STP == 0 && self.receive_config & rcr::MON == 0
+    }
+
     /// The receive filter.
     pub const fn filter(&self) -> Filter {
         Filter {
@@ -139,9 +144,12 @@ impl Context {
 
     /// Whether the guest would receive a frame for `destination`, if there is room.
     pub fn wants(&self, destination: Address) -> bool {
-        self.registers.command & cr::STP == 0
-            && self.registers.receive_config & rcr::MON == 0
-            && self.registers.filter().accepts(destination)
+        self.registers.is_on() && self.registers.filter().accepts(destination)
+    }
+
+    /// Whether the guest would receive anything: see [`Ne2000::listens`](super::Ne2000::listens).
+    pub const fn listens(&self) -> bool {
+        self.registers.is_on() && Ring::exists(self.registers.page_start, self.registers.page_stop)
     }
 
     /// Receives a frame as the card would, for a guest that does not have it now.

@@ -48,6 +48,11 @@ impl Ring {
         }
     }
 
+    /// Whether PSTART and PSTOP describe one.
+    pub const fn exists(pstart: u8, pstop: u8) -> bool {
+        Self::new(pstart, pstop, pstart, pstart).is_some()
+    }
+
     /// The page that BNRY stands for.
     ///
     /// Linux's driver sets it to the page before the next frame, which is the one below the ring when

@@ -610,6 +610,43 @@ fn a_guest_of_a_dp8390_is_reminded() {
     is_reminded(dp8390());
 }
 
+/// What a guest that only listens depends on: whether the one with the card has it receive.
+fn listens<C: Nic>(card: C) {
+    let mut desk = Desk::new(card);
+
+    for (port, off, on) in [
+        (CR, cr::ABORT | cr::STP, cr::ABORT | cr::STA),
+        (RCR, rcr::MON, rcr::AB),
+        (PSTART, RING.1, RING.0),
+        (PSTOP, 0xff, RING.1),
+    ] {
+        for (value, expected) in [(on, true), (off, false)] {
+            desk.out(port, value);
+            assert_eq!(
+                desk.guests[0].model.listens(),
+                expected,
+                "{port:#x}: {value:#x}"
+            );
+            desk.hand_over();
+            assert_eq!(desk.guests[0].context.listens(), expected);
+            desk.hand_over();
+        }
+        desk.out(port, on);
+    }
+}
+
+#[test]
+fn a_guest_of_qemu_listens_or_not() {
+    if let Some([card]) = qtest::cards("ne2k_pci") {
+        listens(card);
+    }
+}
+
+#[test]
+fn a_guest_of_a_dp8390_listens_or_not() {
+    listens(dp8390());
+}
+
 /// A driver that has read up to the end of the ring leaves BNRY below its start. What comes then while
 /// another guest has the card is not lost, nor is the driver left alone with it.
 fn has_a_ring_from_its_start<C: Nic>(card: C) {
