@@ -334,10 +334,10 @@ ask_monitor()
 	timeout 1 cat "$dir/monitor.out" | tr -d '\r' | grep -v '^(qemu)' || true
 }
 
-# await_guest NAME: until it has booted.
+# await_guest NAME: until it has booted, which takes a minute or more while others keep the machine busy.
 await_guest()
 {
-	answer "$1" 0 "${2:-60}" >/dev/null
+	answer "$1" 0 180 >/dev/null
 }
 
 # in_guest NAME COMMAND [SECONDS]: a line for the guest's shell. Prints its output, and ends with its status.

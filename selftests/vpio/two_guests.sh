@@ -13,8 +13,8 @@ start_both()
 {
 	start_guest a "$1"
 	start_guest b "$2"
-	await_guest a 120
-	await_guest b 120
+	await_guest a
+	await_guest b
 	configure a
 	configure b
 }
