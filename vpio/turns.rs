@@ -228,8 +228,8 @@ impl<const N: usize> Turns<N> {
         }
     }
 
-    /// A guest wants the card: one of its accesses waits, or frames wait for it. The owner has it
-    /// already.
+    /// A guest wants the card: one of its accesses waits, or frames wait for it, or it would hear of
+    /// frames that the owner's card does not receive. The owner has it already.
     pub fn want(&mut self, slot: Slot, now_us: u64) {
         if self.owner() == Some(slot) {
             return;
