@@ -600,10 +600,7 @@ impl Driver {
                 // One more that was no use if there was no memory for its chunk.
                 assert_eq!(calls.alloc_iova - calls.free_iova, 1);
                 assert_eq!(calls.pte_updates, live.pages() + self.wasted(kind, cost));
-                assert_eq!(
-                    statistics.fallbacks == n,
-                    self.at_best_at_offset(kind)
-                );
+                assert_eq!(statistics.fallbacks == n, self.at_best_at_offset(kind));
             }
             Window::Contiguous => {
                 assert_eq!(statistics.misses, n);
