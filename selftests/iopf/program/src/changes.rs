@@ -126,7 +126,8 @@ fn refused_within(
     }
 }
 
-/// A file in memory, mapped for the device, and the witness. The flags are those of `memfd_create()`.
+/// A file in memory, mapped for the device, and the witness. What a case unmaps for the device, this process
+/// may not have filled with something else before the case ends. The flags are those of `memfd_create()`.
 fn shared(
     consumer: &Consumer,
     mode: Mode,
@@ -134,7 +135,8 @@ fn shared(
     flags: libc::c_uint,
 ) -> Result<(fs::File, Area, Area)> {
     let file = memory_file(pages * PAGE, flags)?;
-    let (area, witness) = (Area::of_file(&file, pages)?, Area::of_file(&file, pages)?);
+    let area = Area::of_file_apart(&file, pages)?;
+    let witness = Area::of_file(&file, pages)?;
     if mode == Mode::Pinned {
         pin(consumer, &area, pages)?;
     }

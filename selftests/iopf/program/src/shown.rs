@@ -154,17 +154,21 @@ fn of<'a>(lines: &'a [String], event: &str) -> Vec<&'a str> {
 fn events(mode: Mode) -> Result {
     let mut consumer = consumer(mode)?;
     let binding = own_binding()?;
-    let area = Area::new(1)?;
-    let address = area.address(0) as i64;
+    // What lies beside a page may be mapped with it.
+    let area = Area::new(3)?;
+    area.protect(0, 1, libc::PROT_NONE)?;
+    area.protect(2, 1, libc::PROT_NONE)?;
+    let page = area.address(1);
+    let address = page as i64;
     let recording = Recording::start("iopf")?;
-    let found = fill(&mut consumer, area.address(0), PAGE, 1);
+    let found = fill(&mut consumer, page, PAGE, 1);
     match mode {
-        Mode::Pinned => refused(found, area.address(0), 0)?,
+        Mode::Pinned => refused(found, page, 0)?,
         _ => drop(found?),
     }
     if mode == Mode::Mirror {
-        area.advise(0, 1, libc::MADV_DONTNEED)?;
-        fill(&mut consumer, area.address(0), PAGE, 2)?;
+        area.advise(1, 1, libc::MADV_DONTNEED)?;
+        fill(&mut consumer, page, PAGE, 2)?;
         // All that it has goes.
         consumer.set_budget(PAGE as u64)?;
     }

@@ -61,6 +61,14 @@ impl Area {
         })
     }
 
+    /// The same, where nobody puts anything by himself: see [`Mapping::of_file_apart`].
+    pub fn of_file_apart(file: &File, pages: usize) -> io::Result<Self> {
+        Ok(Self {
+            mapping: Mapping::of_file_apart(file, pages * PAGE)?,
+            first: 0,
+        })
+    }
+
     /// Where page `page` is.
     pub fn address(&self, page: usize) -> u64 {
         self.mapping.address() + ((self.first + page) * PAGE) as u64

@@ -12,6 +12,9 @@ use libc::{MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE};
 
 use crate::abi::PAGE_BYTES;
 
+/// An address far below those that the kernel picks.
+const APART: *mut libc::c_void = (1usize << 44) as *mut libc::c_void;
+
 /// Pages of this process, until this is dropped.
 #[derive(Debug)]
 pub struct Mapping {
@@ -23,11 +26,16 @@ pub struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    fn new(bytes: usize, flags: libc::c_int, file: libc::c_int) -> io::Result<Self> {
+    /// At `at` if nothing is there, or where the kernel likes.
+    fn new(
+        at: *mut libc::c_void,
+        bytes: usize,
+        flags: libc::c_int,
+        file: libc::c_int,
+    ) -> io::Result<Self> {
         let bytes = bytes.next_multiple_of(PAGE_BYTES as usize);
         // SAFETY: It is put where nothing is.
-        let start =
-            unsafe { libc::mmap(null_mut(), bytes, PROT_READ | PROT_WRITE, flags, file, 0) };
+        let start = unsafe { libc::mmap(at, bytes, PROT_READ | PROT_WRITE, flags, file, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -41,7 +49,7 @@ impl Mapping {
     ///
     /// What `mmap()` says.
     pub fn anonymous(bytes: usize) -> io::Result<Self> {
-        Self::new(bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1)
+        Self::new(null_mut(), bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1)
     }
 
     /// The beginning of a file, shared with all who map it.
@@ -50,7 +58,17 @@ impl Mapping {
     ///
     /// What `mmap()` says.
     pub fn of_file(file: &File, bytes: usize) -> io::Result<Self> {
-        Self::new(bytes, MAP_SHARED, file.as_raw_fd())
+        Self::new(null_mut(), bytes, MAP_SHARED, file.as_raw_fd())
+    }
+
+    /// As [`Mapping::of_file`], where nobody puts anything by himself: what is unmapped of it stays
+    /// a hole.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap()` says.
+    pub fn of_file_apart(file: &File, bytes: usize) -> io::Result<Self> {
+        Self::new(APART, bytes, MAP_SHARED, file.as_raw_fd())
     }
 
     /// Its address.
