@@ -26,7 +26,10 @@ use super::{
             MAX_LEN, //
         },
     },
-    context::Context,
+    context::{
+        self,
+        Context, //
+    },
     filter::Filter,
     memory::{
         PacketMemory,
@@ -360,9 +363,12 @@ impl Ne2000 {
     /// with: a driver that goes stops it, and one that should not be trusted may have it like that all the
     /// time.
     pub fn listens(&self) -> bool {
-        self.command & cr::STP == 0
-            && self.register(RCR) & rcr::MON == 0
-            && Ring::exists(self.register(PSTART), self.register(PSTOP))
+        context::listens(
+            self.command,
+            self.register(RCR),
+            self.register(PSTART),
+            self.register(PSTOP),
+        )
     }
 
     /// Whether this read lets the guest find frames that nobody has looked at: [`Self::share_out`]

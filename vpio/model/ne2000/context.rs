@@ -89,11 +89,6 @@ impl Registers {
         multicast: [0; 8],
     };
 
-    /// Whether it receives.
-    const fn is_on(&self) -> bool {
-        self.command & cr::STP == 0 && self.receive_config & rcr::MON == 0
-    }
-
     /// The receive filter.
     pub const fn filter(&self) -> Filter {
         Filter {
@@ -102,6 +97,16 @@ impl Registers {
             multicast: self.multicast,
         }
     }
+}
+
+/// Whether a card with these in CR and RCR receives.
+const fn is_on(command: u8, receive_config: u8) -> bool {
+    command & cr::STP == 0 && receive_config & rcr::MON == 0
+}
+
+/// Whether a card receives anything that has these in CR, RCR, PSTART and PSTOP.
+pub(super) const fn listens(command: u8, receive_config: u8, start: u8, stop: u8) -> bool {
+    is_on(command, receive_config) && Ring::exists(start, stop)
 }
 
 /// What became of a frame.
@@ -144,12 +149,26 @@ impl Context {
 
     /// Whether the guest would receive a frame for `destination`, if there is room.
     pub fn wants(&self, destination: Address) -> bool {
-        self.registers.is_on() && self.registers.filter().accepts(destination)
+        let Registers {
+            command,
+            receive_config,
+            ..
+        } = self.registers;
+
+        is_on(command, receive_config) && self.registers.filter().accepts(destination)
     }
 
     /// Whether the guest would receive anything: see [`Ne2000::listens`](super::Ne2000::listens).
     pub const fn listens(&self) -> bool {
-        self.registers.is_on() && Ring::exists(self.registers.page_start, self.registers.page_stop)
+        let Registers {
+            command,
+            receive_config,
+            page_start,
+            page_stop,
+            ..
+        } = self.registers;
+
+        listens(command, receive_config, page_start, page_stop)
     }
 
     /// Receives a frame as the card would, for a guest that does not have it now.
