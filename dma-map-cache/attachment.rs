@@ -93,9 +93,11 @@ use crate::strategy::{
     },
     auto::INTERVAL_MS,
     backend::{
+        self,
         Access,
         Arena,
         Backend,
+        Incomplete,
         Lock,
         Memory,
         OutOfMemory,
@@ -111,8 +113,10 @@ use crate::strategy::{
     engine::Reach,
     exposure::Age,
     list::{
+        Joiner,
         List,
-        Segment, //
+        Segment,
+        SegmentLimits, //
     },
     tunable::{
         OutOfRange,
@@ -603,18 +607,36 @@ impl Backend for Attachment {
         access: Access,
         target: Target,
     ) -> Result<(), OutOfMemory> {
-        let target = match target {
-            Target::Memory => prot::CACHE,
-            Target::Mmio => prot::MMIO,
-        };
+        let prot = prot_of(access) | prot_of_target(target);
 
-        self.map_by(
-            Domain::map,
-            range,
-            phys,
-            prot_of(access) | target,
+        self.map_by(Domain::map, range, phys, prot, Context::Atomic)
+    }
+
+    #[inline]
+    fn map_runs(
+        &self,
+        runs: impl Iterator<Item = backend::Run>,
+        access: Access,
+        target: Target,
+    ) -> Result<(), Incomplete> {
+        let mut pages = 0u64;
+        let runs = runs.map(|run| {
+            pages = pages.wrapping_add(run.range.pages);
+            iommu::Run {
+                iova: run.range.start.0,
+                phys: run.phys.0,
+                len: run.range.bytes() as usize,
+                divisible: run.divisible,
+            }
+        });
+        let result = self.domain.map_runs(
+            runs,
+            prot_of(access) | prot_of_target(target),
             Context::Atomic,
-        )
+        );
+
+        self.count(Counter::PteUpdates, pages);
+        result.map_err(Incomplete)
     }
 
     #[inline]
@@ -792,7 +814,7 @@ impl Attachment {
 
         Reach {
             limit: masks.streaming(),
-            boundary_mask: u64::MAX,
+            segment: SegmentLimits::NONE,
             align_mask: masks.min_align(),
         }
     }
@@ -895,6 +917,15 @@ fn prot_of(access: Access) -> u32 {
     }
 }
 
+/// Protection flags for what it is.
+#[inline]
+fn prot_of_target(target: Target) -> u32 {
+    match target {
+        Target::Memory => prot::CACHE,
+        Target::Mmio => prot::MMIO,
+    }
+}
+
 /// What the device may do with a buffer of a direction.
 fn access_of(direction: Direction) -> Access {
     match direction {
@@ -974,16 +1005,19 @@ impl DmaMapOps for Attachment {
         }
     }
 
-    fn map_list(&self, masks: Masks, mut list: EntryList<'_>, direction: Direction) -> Result {
+    fn map_list(&self, masks: Masks, list: &mut EntryList<'_>, direction: Direction) -> Result {
         let reach = Reach {
-            boundary_mask: masks.segment_boundary(),
+            segment: SegmentLimits {
+                max_bytes: masks.max_segment().into(),
+                boundary_mask: masks.segment_boundary(),
+            },
             ..self.reach(masks)
         };
         self.engine
-            .map_list(self, &mut list, access_of(direction), reach)
+            .map_list(self, list, access_of(direction), reach)
             .map_err(|OutOfMemory| ENOMEM)?;
         if trace::map_is_on() {
-            for entry in list.iter_mut() {
+            for entry in list.iter_mapped() {
                 trace::map(
                     &self.device,
                     DmaAddress(entry.dma_address()),
@@ -996,7 +1030,7 @@ impl DmaMapOps for Attachment {
 
     fn unmap_list(&self, mut list: EntryList<'_>) {
         if trace::unmap_is_on() {
-            for entry in list.iter_mut() {
+            for entry in list.iter_mapped() {
                 trace::unmap(
                     &self.device,
                     DmaAddress(entry.dma_address()),
@@ -1124,6 +1158,29 @@ impl List for EntryList<'_> {
     #[inline]
     fn segments(&mut self) -> impl Iterator<Item = &mut scatterlist::Entry> {
         self.iter_mut()
+    }
+
+    #[inline]
+    fn entries(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn assigned(&mut self) -> impl Iterator<Item = &mut scatterlist::Entry> {
+        self.iter_mapped()
+    }
+
+    #[inline]
+    fn join(&mut self, mut joiner: Joiner) {
+        self.rewrite(|segment| {
+            let joined = match segment {
+                Some((dma_address, len)) => joiner.push(Iova(dma_address), len.into()),
+                None => joiner.finish(),
+            };
+
+            // What is joined is no longer than the limit, which is of 32 bits.
+            joined.map(|(iova, len)| (iova.0, len as u32))
+        });
     }
 }
 

@@ -27,13 +27,13 @@ DECLARE_EVENT_CLASS(dma_map_cache_buffer,
 		  __get_str(device), __entry->iova, __entry->len)
 );
 
-/* A buffer is given to the device. */
+/* A buffer, or a segment of a list, is given to the device. */
 DEFINE_EVENT(dma_map_cache_buffer, dma_map_cache_map,
 	TP_PROTO(struct device *dev, u64 iova, u64 len),
 	TP_ARGS(dev, iova, len)
 );
 
-/* A buffer is taken back from the device. */
+/* A buffer, or a segment of a list, is taken back from the device. */
 DEFINE_EVENT(dma_map_cache_buffer, dma_map_cache_unmap,
 	TP_PROTO(struct device *dev, u64 iova, u64 len),
 	TP_ARGS(dev, iova, len)

@@ -26,6 +26,12 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
+/// No memory for all of several mappings.
+///
+/// So many were made, the first ones, and are left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incomplete(pub usize);
+
 /// What a device may do with a mapping.
 ///
 /// From the DMA direction, as `dma_info_to_prot()` in `drivers/iommu/dma-iommu.c` derives it.
@@ -54,6 +60,17 @@ pub enum Target {
     Memory,
     /// Registers of another device (`DMA_ATTR_MMIO`).
     Mmio,
+}
+
+/// Pages that are contiguous on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Where the device sees them.
+    pub range: PageRange,
+    /// Where they are.
+    pub phys: Phys,
+    /// Whether any page of them can be unmapped on its own, as by [`Backend::map_pages`].
+    pub divisible: bool,
 }
 
 /// Which part of the IOVA space an exact mapping is allocated from.
@@ -168,6 +185,19 @@ pub trait Backend: Sync + Sized {
     ///
     /// [`OutOfMemory`]: nothing is mapped.
     fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory>;
+
+    /// As [`Backend::map`] for each of the runs, of which each lies behind the one before it. What
+    /// lies side by side is mapped together, for less than each of them would cost.
+    ///
+    /// # Errors
+    ///
+    /// [`Incomplete`]: those that were mapped stay.
+    fn map_runs(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        access: Access,
+        target: Target,
+    ) -> Result<(), Incomplete>;
 
     /// As [`Backend::map`], for ranges of any size, with large pages where they fit. May sleep.
     ///

@@ -68,8 +68,10 @@ use super::{
     exposure,
     kind::Kind,
     list::{
+        Joiner,
         List,
-        Segment, //
+        Segment,
+        SegmentLimits, //
     },
     persistent::Persistent,
     pool::Pool,
@@ -83,8 +85,8 @@ use super::{
 pub struct Reach {
     /// The last address that the device can send: its DMA mask.
     pub limit: u64,
-    /// `dma_get_seg_boundary()`; only lists obey it.
-    pub boundary_mask: u64,
+    /// What a segment of a list may be like.
+    pub segment: SegmentLimits,
     /// `dma_get_min_align_mask()`: bits of an address that must stay the same.
     pub align_mask: u64,
 }
@@ -574,8 +576,9 @@ impl<B: Backend> Engine<B> {
     /// the exact strategies, and for what is too large or has too narrow boundaries for it.
     pub(super) fn place(&self, arena: Arena, reach: Reach, pages: u64) -> exact::Place {
         let last = self.layout.last(Window::Exact);
-        let fits =
-            reach.limit >= last && pages <= BLOCK_PAGES && reach.boundary_mask >= BLOCK_BYTES - 1;
+        let fits = reach.limit >= last
+            && pages <= BLOCK_PAGES
+            && reach.segment.boundary_mask >= BLOCK_BYTES - 1;
 
         match arena {
             Arena::Exact if fits => exact::Place {
@@ -587,7 +590,7 @@ impl<B: Backend> Engine<B> {
             _ => exact::Place {
                 arena: Arena::Low,
                 limit: reach.limit.min(self.layout.last(Window::Low)),
-                boundary_mask: reach.boundary_mask,
+                boundary_mask: reach.segment.boundary_mask,
             },
         }
     }
@@ -608,7 +611,7 @@ impl<B: Backend> Engine<B> {
     ) -> Result<(), OutOfMemory> {
         let reach = Reach {
             limit,
-            boundary_mask: u64::MAX,
+            segment: SegmentLimits::NONE,
             align_mask: 0,
         };
         let extent = Extent::of(list.segments());
@@ -845,6 +848,9 @@ impl<B: Backend> Engine<B> {
         };
 
         exact::map_list(backend, place, list, extent, purpose)?;
+        if extent.segments > 1 {
+            list.join(Joiner::new(reach.segment));
+        }
         self.count_exact(backend, place, extent);
         if arena == Arena::Low {
             backend.count(Counter::Fallbacks, extent.segments);
@@ -958,8 +964,8 @@ impl<B: Backend> Engine<B> {
             return backend.count(Counter::Unmaps, segments);
         }
 
-        if let Some((whole, segments, pages)) = exact::whole(list) {
-            backend.count(Counter::Unmaps, segments);
+        if let Some((whole, pages)) = exact::whole(list) {
+            backend.count(Counter::Unmaps, list.entries() as u64);
             backend.count(Counter::Out(Flow::Pages(window)), pages);
             if pages == whole.pages {
                 self.release(backend, window, whole, core::iter::once(whole));

@@ -18,7 +18,9 @@ use super::{
         Access,
         Arena,
         Backend,
+        Incomplete,
         OutOfMemory,
+        Run,
         Target, //
     },
     list::{
@@ -184,6 +186,12 @@ pub struct Use {
 }
 
 impl Use {
+    /// Whether the pages of memory that `segments` segments lie in are unmapped apart.
+    #[inline]
+    fn divides(self, segments: u64) -> bool {
+        self.unmapped == Unmapped::Apart && segments != 1
+    }
+
     /// Maps memory that `segments` segments lie in.
     #[inline]
     fn map<B: Backend>(
@@ -193,7 +201,7 @@ impl Use {
         phys: Phys,
         segments: u64,
     ) -> Result<(), OutOfMemory> {
-        if self.unmapped == Unmapped::Apart && segments != 1 {
+        if self.divides(segments) {
             backend.map_pages(range, phys, self.access)
         } else {
             backend.map(range, phys, self.access, self.target)
@@ -219,7 +227,7 @@ pub fn map_list<B: Backend, L: List>(
         // The range is aligned to its size or to more than it, so nothing in it crosses a boundary.
         extent.pages
     } else {
-        let mut placer = Placer::new(place.boundary_mask);
+        let mut placer = Placer::new(Some(place.boundary_mask));
 
         for segment in list.segments() {
             placer.place(segment.buffer().pages());
@@ -235,7 +243,12 @@ pub fn map_list<B: Backend, L: List>(
         Some(phys) if pages == extent.pages => purpose
             .map(backend, range, phys.page_start(), extent.segments)
             .map(|()| assign_piece(range, phys, list)),
-        _ => map_runs(backend, start, place.boundary_mask, list, purpose),
+        _ => {
+            // Where nothing was moved, nothing has to be looked at again.
+            let boundary_mask = (pages != extent.pages).then_some(place.boundary_mask);
+
+            map_runs(backend, start, boundary_mask, list, purpose)
+        }
     };
 
     if result.is_err() {
@@ -255,56 +268,51 @@ fn assign_piece<L: List>(range: PageRange, phys: Phys, list: &mut L) {
     }
 }
 
-/// Maps a list from `start` on, run by run.
+/// Maps a list from `start` on, run by run. Not a part of its callers, whose other ways are short.
+#[inline(never)]
 fn map_runs<B: Backend, L: List>(
     backend: &B,
     start: Iova,
-    boundary_mask: u64,
+    boundary_mask: Option<u64>,
     list: &mut L,
     purpose: Use,
 ) -> Result<(), OutOfMemory> {
-    let failed = Runs::new(list.segments(), start, boundary_mask).position(|run| {
-        purpose
-            .map(backend, run.range, run.phys, run.segments)
-            .is_err()
-    });
-
-    let Some(mapped) = failed else {
+    let runs = Runs::new(list.segments(), start, boundary_mask, purpose);
+    let Err(Incomplete(mapped)) = backend.map_runs(runs, purpose.access, purpose.target) else {
         return Ok(());
     };
 
     if mapped != 0 {
-        let runs = Runs::new(list.segments(), start, boundary_mask).take(mapped);
+        let runs = Runs::new(list.segments(), start, boundary_mask, purpose).take(mapped);
 
         backend.unmap_flush(runs.map(|run| run.range));
     }
     Err(OutOfMemory)
 }
 
-/// The IOVA range that [`map_list`] took for `list`, how many segments it has, and how many pages of
-/// the range are mapped: boundaries leave holes.
-pub fn whole<L: List>(list: &mut L) -> Option<(PageRange, u64, u64)> {
-    let mut ranges = list.segments().map(|segment| segment.mapped());
+/// The IOVA range that [`map_list`] took for `list`, and how many pages of it are mapped: boundaries
+/// leave holes.
+pub fn whole<L: List>(list: &mut L) -> Option<(PageRange, u64)> {
+    let mut ranges = list.assigned().map(|segment| segment.mapped());
     let first = ranges.next()?;
-    let (mut segments, mut pages, mut end) = (1, first.pages, first.end());
+    let (mut pages, mut last) = (first.pages, first);
 
     for range in ranges {
-        segments += 1;
-        pages += range.pages;
-        end = range.end();
+        pages = pages.wrapping_add(range.pages);
+        last = range;
     }
 
     let whole = PageRange {
         start: first.start,
-        pages: end.0.wrapping_sub(first.start.0) >> PAGE_SHIFT,
+        pages: last.end().0.wrapping_sub(first.start.0) >> PAGE_SHIFT,
     };
 
-    Some((whole, segments, pages))
+    Some((whole, pages))
 }
 
 /// The parts of [`whole`] that are mapped.
 pub fn mapped_runs<L: List>(list: &mut L) -> impl Iterator<Item = PageRange> + '_ {
-    let mut ranges = list.segments().map(|segment| segment.mapped()).peekable();
+    let mut ranges = list.assigned().map(|segment| segment.mapped()).peekable();
 
     core::iter::from_fn(move || {
         let mut run = ranges.next()?;
@@ -323,50 +331,38 @@ pub fn mapped_runs<L: List>(list: &mut L) -> impl Iterator<Item = PageRange> + '
 struct Placer {
     /// The first free page.
     next: u64,
-    /// Pages between two boundaries.
-    boundary: u64,
+    /// Pages between two boundaries, a power of two, minus one.
+    boundary_mask: Option<u64>,
 }
 
 impl Placer {
-    /// A placer for an empty range.
-    fn new(boundary_mask: u64) -> Self {
+    /// A placer for an empty range; without a mask everything may cross everything.
+    #[inline]
+    fn new(boundary_mask: Option<u64>) -> Self {
         Self {
             next: 0,
-            boundary: (boundary_mask >> PAGE_SHIFT) + 1,
+            boundary_mask: boundary_mask.map(|mask| mask >> PAGE_SHIFT),
         }
     }
 
     /// The place of a segment of `pages` pages.
     ///
     /// What is longer than a boundary crosses one wherever it lies, so it is not moved.
+    #[inline]
     fn place(&mut self, pages: u64) -> u64 {
-        // The boundary is a power of two.
-        let room = self.boundary - (self.next & (self.boundary - 1));
+        if let Some(mask) = self.boundary_mask {
+            // Pages after this one up to the boundary.
+            let room = !self.next & mask;
 
-        if room < pages && pages <= self.boundary {
-            self.next += room;
+            if pages > room.wrapping_add(1) && pages <= mask.wrapping_add(1) {
+                self.next = self.next.wrapping_add(room.wrapping_add(1));
+            }
         }
 
         let at = self.next;
 
-        self.next += pages;
+        self.next = self.next.wrapping_add(pages);
         at
-    }
-}
-
-/// Pages that are contiguous on both sides.
-#[derive(Clone, Copy)]
-struct Run {
-    range: PageRange,
-    phys: Phys,
-    /// Number of segments.
-    segments: u64,
-}
-
-impl Run {
-    /// Whether `next` can be mapped by the same call.
-    fn continues_with(&self, next: &Self) -> bool {
-        self.range.end() == next.range.start && self.phys.0 + self.range.bytes() == next.phys.0
     }
 }
 
@@ -375,49 +371,71 @@ struct Runs<I> {
     segments: I,
     start: Iova,
     placer: Placer,
-    pending: Option<Run>,
+    purpose: Use,
+    /// The next segment, placed.
+    ahead: Option<Run>,
 }
 
-impl<I> Runs<I> {
-    fn new(segments: I, start: Iova, boundary_mask: u64) -> Self {
-        Self {
+impl<'a, I: Iterator<Item = &'a mut S>, S: Segment + 'a> Runs<I> {
+    #[inline]
+    fn new(segments: I, start: Iova, boundary_mask: Option<u64>, purpose: Use) -> Self {
+        let mut runs = Self {
             segments,
             start,
             placer: Placer::new(boundary_mask),
-            pending: None,
-        }
+            purpose,
+            ahead: None,
+        };
+
+        runs.ahead = runs.place();
+        runs
+    }
+
+    /// Places the next segment.
+    #[inline(always)]
+    fn place(&mut self) -> Option<Run> {
+        let segment = self.segments.next()?;
+        let buffer = segment.buffer();
+        let pages = buffer.pages();
+        let offset = self.placer.place(pages) << PAGE_SHIFT;
+        let start = Iova(self.start.0.wrapping_add(offset));
+
+        segment.assign(buffer.at(start));
+        Some(Run {
+            range: PageRange { start, pages },
+            phys: buffer.phys.page_start(),
+            divisible: false,
+        })
     }
 }
 
 impl<'a, I: Iterator<Item = &'a mut S>, S: Segment + 'a> Iterator for Runs<I> {
     type Item = Run;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Run> {
-        for segment in self.segments.by_ref() {
-            let buffer = segment.buffer();
-            let pages = buffer.pages();
-            let start = Iova(self.start.0 + (self.placer.place(pages) << PAGE_SHIFT));
-            let run = Run {
-                range: PageRange { start, pages },
-                phys: buffer.phys.page_start(),
-                segments: 1,
-            };
+        let mut run = self.ahead?;
+        let mut segments = 1u64;
 
-            segment.assign(buffer.at(start));
+        loop {
+            self.ahead = self.place();
 
-            match &mut self.pending {
-                Some(pending) if pending.continues_with(&run) => {
-                    pending.range.pages += pages;
-                    pending.segments += 1;
+            match &self.ahead {
+                Some(next) if continues(&run, next) => {
+                    segments = segments.wrapping_add(1);
+                    run.range.pages = run.range.pages.wrapping_add(next.range.pages);
                 }
-                pending => {
-                    if let Some(done) = pending.replace(run) {
-                        return Some(done);
-                    }
-                }
+                _ => break,
             }
         }
 
-        self.pending.take()
+        run.divisible = self.purpose.divides(segments);
+        Some(run)
     }
+}
+
+/// Whether `next` can be mapped by the same call as `run`.
+#[inline(always)]
+fn continues(run: &Run, next: &Run) -> bool {
+    run.range.end() == next.range.start && run.phys.0.wrapping_add(run.range.bytes()) == next.phys.0
 }

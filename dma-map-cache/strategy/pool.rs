@@ -818,7 +818,7 @@ impl<B: Backend> Pool<B> {
     pub fn map_segment(&self, backend: &B, buffer: Buffer, access: Access, reach: Reach) -> Mapped {
         let fits = self
             .fit(buffer, reach.limit, reach.align_mask)
-            .is_some_and(|fit| fit.class.bytes() - 1 <= reach.boundary_mask);
+            .is_some_and(|fit| fit.class.bytes() - 1 <= reach.segment.boundary_mask);
 
         if !fits {
             return Mapped::Fallback;

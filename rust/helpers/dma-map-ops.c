@@ -27,6 +27,11 @@ void pdio_dma_reset_need_sync(struct device *dev)
 	dma_reset_need_sync(dev);
 }
 
+unsigned int pdio_dma_get_max_seg_size(struct device *dev)
+{
+	return dma_get_max_seg_size(dev);
+}
+
 u64 pdio_dma_get_seg_boundary(struct device *dev)
 {
 	return dma_get_seg_boundary(dev);

@@ -32,6 +32,7 @@ bool pdio_dev_dma_iommu(const struct device *dev);
 void pdio_dev_assign_dma_iommu(struct device *dev, bool value);
 void pdio_dev_assign_dma_skip_sync(struct device *dev, bool value);
 void pdio_dma_reset_need_sync(struct device *dev);
+unsigned int pdio_dma_get_max_seg_size(struct device *dev);
 u64 pdio_dma_get_seg_boundary(struct device *dev);
 
 /* dma-mapping.c */

@@ -154,6 +154,13 @@ impl Masks {
         unsafe { bindings::pdio_dma_get_seg_boundary(self.0) }
     }
 
+    /// The most bytes of a segment of a list: `dma_get_max_seg_size()`.
+    #[inline]
+    pub fn max_segment(self) -> u32 {
+        // SAFETY: The device is valid during the call that made `self`.
+        unsafe { bindings::pdio_dma_get_max_seg_size(self.0) }
+    }
+
     /// The last address that the device can send for coherent buffers.
     fn coherent(self) -> u64 {
         // SAFETY: The device is valid during the call that made `self`.
@@ -181,12 +188,12 @@ pub trait DmaMapOps: Send + Sync {
     /// Takes down what [`DmaMapOps::map`] returned.
     fn unmap<const PATH: usize>(&self, dma_address: DmaAddress, len: u64);
 
-    /// Maps all entries and sets their addresses.
+    /// Maps all entries and sets their addresses, of which there may be fewer.
     ///
     /// # Errors
     ///
     /// `ENOMEM`: nothing is mapped.
-    fn map_list(&self, masks: Masks, list: EntryList<'_>, direction: Direction) -> Result;
+    fn map_list(&self, masks: Masks, list: &mut EntryList<'_>, direction: Direction) -> Result;
 
     /// Takes down what [`DmaMapOps::map_list`] mapped.
     fn unmap_list(&self, list: EntryList<'_>);
@@ -544,12 +551,13 @@ impl<T: DmaMapOps> DmaOps<T> {
         };
 
         // SAFETY: By the safety requirement; the list is the caller's until this returns.
-        let (ops, list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
+        let (ops, mut list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
 
         from_result(|| {
             ops.inner
-                .map_list(Masks(dev), list, Direction(direction))
-                .map(|()| len)
+                .map_list(Masks(dev), &mut list, Direction(direction))?;
+            // No more than there are entries.
+            Ok(list.segments() as i32)
         })
     }
 
@@ -573,7 +581,7 @@ impl<T: DmaMapOps> DmaOps<T> {
         let (ops, mut list) = unsafe { (Self::of(dev), EntryList::from_raw(first, entries)) };
 
         if attrs & Self::unusual_attrs::<PATH>() != 0 {
-            for entry in list.iter_mut() {
+            for entry in list.iter_mapped() {
                 ops.inner.discard(DmaAddress(entry.dma_address()));
             }
         }
@@ -619,7 +627,7 @@ impl<T: DmaMapOps> DmaOps<T> {
         }
     }
 
-    /// Calls `f` with the address and length of each entry of a list.
+    /// Calls `f` with the address and length of each segment of a list.
     ///
     /// # Safety
     ///
@@ -632,7 +640,7 @@ impl<T: DmaMapOps> DmaOps<T> {
         // SAFETY: By the safety requirement.
         let mut list = unsafe { EntryList::from_raw(first, usize::try_from(len).unwrap_or(0)) };
 
-        for entry in list.iter_mut() {
+        for entry in list.iter_mapped() {
             f(DmaAddress(entry.dma_address()), entry.dma_len());
         }
     }

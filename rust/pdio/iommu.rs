@@ -26,7 +26,8 @@ use crate::{
         DmaDevice,
         LockedDevice, //
     },
-    lock::IrqSpinLock, //
+    lock::IrqSpinLock,
+    scatterlist::Entry, //
 };
 
 /// Protection flags of a mapping.
@@ -75,6 +76,84 @@ impl Context {
             Self::Atomic => bindings::GFP_ATOMIC | bindings::__GFP_NOWARN,
             Self::MaySleep => bindings::GFP_KERNEL,
         }
+    }
+}
+
+/// What [`Domain::map_runs`] maps: `len` bytes at `phys` to `iova`, all multiples of the page size.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// First address that the device sees.
+    pub iova: u64,
+    /// First physical address.
+    pub phys: u64,
+    /// Number of bytes.
+    pub len: usize,
+    /// Whether any page can be unmapped on its own, as by [`Domain::map_pages`].
+    pub divisible: bool,
+}
+
+/// The most runs that one call of the IOMMU layer maps: what they save in the call is by then a
+/// sixteenth of what it was, and the list on the stack half a KiB.
+const BATCH: usize = 16;
+
+/// Room for the runs of a [`Batch`].
+type Entries = [MaybeUninit<Entry>; BATCH];
+
+/// Runs that lie side by side in IOVA space, to be mapped by one call.
+///
+/// # Invariants
+///
+/// The first `len` of `entries` are initialized.
+struct Batch<'a> {
+    /// On their own, or the compiler would clear them together with the rest.
+    entries: &'a mut Entries,
+    len: usize,
+    /// Where the first one starts.
+    start: u64,
+    /// Where the last one ends.
+    end: u64,
+}
+
+impl<'a> Batch<'a> {
+    /// One without runs.
+    #[inline]
+    fn new(entries: &'a mut Entries) -> Self {
+        // INVARIANT: None is initialized.
+        Self {
+            entries,
+            len: 0,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    /// Adds `len` bytes at `phys`, unless they have to be mapped to `iova` by another call.
+    #[inline(always)]
+    fn push(&mut self, iova: u64, phys: u64, len: u32) -> bool {
+        if self.len == 0 {
+            self.start = iova;
+        } else if iova != self.end {
+            return false;
+        }
+
+        let Some(entry) = self.entries.get_mut(self.len) else {
+            return false;
+        };
+
+        entry.write(Entry::at(phys, len));
+        // INVARIANT: The entry has just been initialized.
+        self.len = self.len.wrapping_add(1);
+        self.end = iova.wrapping_add(u64::from(len));
+        true
+    }
+
+    /// The runs. The batch is empty afterwards, for the next ones.
+    #[inline]
+    fn take(&mut self) -> &mut [Entry] {
+        let len = core::mem::take(&mut self.len);
+
+        // SAFETY: By the type invariant so many are initialized.
+        unsafe { core::slice::from_raw_parts_mut(self.entries.as_mut_ptr().cast(), len) }
     }
 }
 
@@ -369,6 +448,93 @@ impl Domain {
             done += part;
         }
         Ok(())
+    }
+
+    /// Maps runs, each of which lies behind the one before it, as [`Domain::map`] does each of them.
+    /// Those that lie side by side are mapped together, up to a limit: what the IOMMU driver does at
+    /// the end of a call is done once for them.
+    ///
+    /// # Errors
+    ///
+    /// How many were mapped, the first ones, before one could not be; they stay.
+    #[inline]
+    pub fn map_runs(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        prot: u32,
+        context: Context,
+    ) -> Result<(), usize> {
+        let mut entries = [const { MaybeUninit::uninit() }; BATCH];
+        let mut batch = Batch::new(&mut entries);
+        let mut mapped = 0;
+
+        for run in runs {
+            // Neighbours in a batch are not contiguous in memory, so none becomes part of another.
+            let most = if run.divisible {
+                self.divisible
+            } else {
+                usize::MAX
+            };
+
+            match u32::try_from(run.len) {
+                Ok(len) if run.len <= most => {
+                    if batch.push(run.iova, run.phys, len) {
+                        continue;
+                    }
+                    mapped += self.map_batch(&mut batch, prot, context).ok_or(mapped)?;
+                    batch.push(run.iova, run.phys, len);
+                }
+                _ => {
+                    let map = if run.divisible {
+                        Self::map_pages
+                    } else {
+                        Self::map
+                    };
+
+                    mapped += self.map_batch(&mut batch, prot, context).ok_or(mapped)?;
+                    map(self, run.iova, run.phys, run.len, prot, context).map_err(|_| mapped)?;
+                    mapped += 1;
+                }
+            }
+        }
+
+        match self.map_batch(&mut batch, prot, context) {
+            Some(_) => Ok(()),
+            None => Err(mapped),
+        }
+    }
+
+    /// Maps what is in a batch, and empties it: the number of runs, unless it fails, and none is mapped
+    /// then.
+    #[inline]
+    fn map_batch(&self, batch: &mut Batch<'_>, prot: u32, context: Context) -> Option<usize> {
+        let start = batch.start;
+        let entries = batch.take();
+
+        match entries {
+            [] => return Some(0),
+            [run] => {
+                let result = self.map(start, run.phys(), run.len() as usize, prot, context);
+
+                return result.is_ok().then_some(1);
+            }
+            _ => {}
+        }
+
+        // SAFETY: By the type invariant the domain is valid; `Entry` is transparent. The function asks
+        // each entry for its address and length, and none is a link. For what is mapped see `map()`.
+        let bytes = unsafe {
+            bindings::iommu_map_sg(
+                self.domain.as_ptr(),
+                start as usize,
+                entries.as_mut_ptr().cast(),
+                entries.len() as u32,
+                prot as i32,
+                context.gfp(),
+            )
+        };
+
+        (bytes >= 0).then_some(entries.len())
     }
 
     /// Runs `f` with a new gather.

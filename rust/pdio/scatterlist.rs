@@ -19,6 +19,10 @@ use crate::bindings;
 /// The flags in the low bits of `page_link` (`SG_PAGE_LINK_MASK`).
 const PAGE_LINK_MASK: usize = 3;
 
+/// The address in the entry behind that of the last segment, if there are fewer segments than
+/// entries: `DMA_MAPPING_ERROR`.
+const NO_SEGMENT: u64 = bindings::dma_addr_t::MAX;
+
 /// The physical address of the page that a `struct page` describes.
 ///
 /// `page_to_phys()` with a virtual memory map (`CONFIG_SPARSEMEM_VMEMMAP`), the only memory model
@@ -28,7 +32,17 @@ pub(crate) fn page_to_phys(page: *const bindings::page) -> u64 {
     // SAFETY: The base is set once, early in boot.
     let base = unsafe { bindings::vmemmap_base };
 
-    ((page.addr() - base) / mem::size_of::<bindings::page>() << PAGE_SHIFT) as u64
+    (page.addr().wrapping_sub(base) / mem::size_of::<bindings::page>() << PAGE_SHIFT) as u64
+}
+
+/// What [`page_to_phys`] undoes; also for addresses that have no `struct page`, which may then only
+/// be asked for its address.
+#[inline]
+fn phys_to_page(phys: u64) -> usize {
+    // SAFETY: The base is set once, early in boot.
+    let base = unsafe { bindings::vmemmap_base };
+
+    base.wrapping_add((phys >> PAGE_SHIFT) as usize * mem::size_of::<bindings::page>())
 }
 
 /// One entry of a list.
@@ -41,7 +55,7 @@ impl Entry {
     pub fn phys(&self) -> u64 {
         let page = (self.0.page_link & !PAGE_LINK_MASK) as *const bindings::page;
 
-        page_to_phys(page) + u64::from(self.0.offset)
+        page_to_phys(page).wrapping_add(self.0.offset.into())
     }
 
     /// Length of the buffer in bytes.
@@ -67,6 +81,18 @@ impl Entry {
         self.0.dma_length.into()
     }
 
+    /// An entry for `len` bytes at `phys`, the start of a page, for a function that looks at no more
+    /// than where they are.
+    #[inline]
+    pub(crate) fn at(phys: u64, len: u32) -> Self {
+        // SAFETY: Numbers only, of which 0 is one. Which there are depends on the configuration.
+        let mut entry = unsafe { mem::zeroed::<bindings::scatterlist>() };
+
+        entry.page_link = phys_to_page(phys);
+        entry.length = len;
+        Self(entry)
+    }
+
     /// Gives the whole buffer to the device, at `dma_address`.
     #[inline]
     pub fn set_dma_address(&mut self, dma_address: u64) {
@@ -75,15 +101,16 @@ impl Entry {
     }
 }
 
-/// A list of entries.
+/// A list of entries, and of the segments that the device has for them: one for each, or fewer.
 ///
 /// # Invariants
 ///
 /// `first` is the first of `len` entries, linked as `sg_next()` expects it, that nobody else uses
-/// for `'a`.
+/// for `'a`. `segments` is not above `len`.
 pub struct EntryList<'a> {
     first: *mut bindings::scatterlist,
     len: usize,
+    segments: usize,
     _entries: PhantomData<&'a mut Entry>,
 }
 
@@ -98,6 +125,7 @@ impl<'a> EntryList<'a> {
         Self {
             first,
             len,
+            segments: len,
             _entries: PhantomData,
         }
     }
@@ -112,9 +140,71 @@ impl<'a> EntryList<'a> {
         self.len == 0
     }
 
+    /// Number of segments, as far as [`EntryList::rewrite`] has changed it for this list.
+    pub(crate) fn segments(&self) -> usize {
+        self.segments
+    }
+
     /// The entries in order.
+    #[inline]
     pub fn iter_mut(&mut self) -> IterMut<'_> {
-        IterMut {
+        // INVARIANT: None was, by this one.
+        IterMut(self.walk())
+    }
+
+    /// The entries that hold a segment, when all have been mapped.
+    #[inline]
+    pub fn iter_mapped(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.iter_mut()
+            .take_while(|entry| entry.0.dma_address != NO_SEGMENT)
+    }
+
+    /// Gives the device other segments: `f` is called with address and length of each there is, in
+    /// order, and at the end with `None`, and returns the new ones, never more than it was given.
+    #[inline]
+    pub fn rewrite(&mut self, mut f: impl FnMut(Option<(u64, u32)>) -> Option<(u64, u32)>) {
+        let (mut from, mut to) = (self.walk(), self.walk());
+        let mut segments = 0;
+
+        loop {
+            // SAFETY: The walk is over the entries of this list, which nobody else uses.
+            let taken = from
+                .next()
+                .map(|entry| unsafe { ((*entry).dma_address, (*entry).dma_length) });
+
+            if let Some((dma_address, len)) = f(taken) {
+                let Some(entry) = to.next() else {
+                    break;
+                };
+
+                // SAFETY: As above.
+                unsafe {
+                    (*entry).dma_address = dma_address;
+                    (*entry).dma_length = len;
+                }
+                segments += 1;
+            }
+            if taken.is_none() {
+                break;
+            }
+        }
+
+        // INVARIANT: The walk has no more steps than there are entries.
+        self.segments = segments;
+        if let Some(entry) = to.next() {
+            // SAFETY: As above.
+            unsafe {
+                (*entry).dma_address = NO_SEGMENT;
+                (*entry).dma_length = 0;
+            }
+        }
+    }
+
+    /// Walks the entries.
+    #[inline]
+    fn walk(&self) -> Walk<'a> {
+        // INVARIANT: By that of the list.
+        Walk {
             next: self.first,
             left: self.len,
             _entries: PhantomData,
@@ -122,22 +212,23 @@ impl<'a> EntryList<'a> {
     }
 }
 
-/// The rest of the entries of an [`EntryList`].
+/// A way along the entries of an [`EntryList`].
 ///
 /// # Invariants
 ///
-/// `next` is the first of `left` entries that were not handed out yet.
-pub struct IterMut<'a> {
+/// `next` is the first of `left` linked entries, which are valid for `'a`.
+struct Walk<'a> {
     next: *mut bindings::scatterlist,
     left: usize,
     _entries: PhantomData<&'a mut Entry>,
 }
 
-impl<'a> Iterator for IterMut<'a> {
-    type Item = &'a mut Entry;
+impl Iterator for Walk<'_> {
+    type Item = *mut bindings::scatterlist;
 
-    #[inline]
-    fn next(&mut self) -> Option<&'a mut Entry> {
+    // A list is walked several times, and a call costs more than the step.
+    #[inline(always)]
+    fn next(&mut self) -> Option<*mut bindings::scatterlist> {
         self.left = self.left.checked_sub(1)?;
 
         let entry = self.next;
@@ -160,7 +251,25 @@ impl<'a> Iterator for IterMut<'a> {
             }
         };
 
-        // SAFETY: By the type invariant the entry is valid and handed out once; `Entry` is
+        Some(entry)
+    }
+}
+
+/// The rest of the entries of an [`EntryList`].
+///
+/// # Invariants
+///
+/// None of them was handed out yet.
+pub struct IterMut<'a>(Walk<'a>);
+
+impl<'a> Iterator for IterMut<'a> {
+    type Item = &'a mut Entry;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<&'a mut Entry> {
+        let entry = self.0.next()?;
+
+        // SAFETY: The entry is valid, and by the type invariant it is handed out once; `Entry` is
         // transparent.
         Some(unsafe { &mut *entry.cast() })
     }

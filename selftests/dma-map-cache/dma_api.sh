@@ -40,8 +40,8 @@ served()
 		at_least "$device: calls of $call" "$(made "$device" "$call")" 1
 	done
 
-	# A list counts as many buffers as it has entries.
-	segments=$(sed -n "s/.* dma_map_sg: $device .*phys_addrs={\([^}]*\)}.*/\1/p" "$scratch/trace" | tr ',' '\n' | grep -c . || true)
+	# A list is as many buffers for the device as it has addresses, which may be fewer than entries.
+	segments=$(sed -n "s/.* dma_map_sg: $device .*dma_addrs={\([^}]*\)}.*/\1/p" "$scratch/trace" | tr ',' '\n' | grep -c . || true)
 	is "$device: buffers mapped by us" "$(made "$device" dma_map_cache_map)" \
 		$((segments + $(made "$device" dma_map_phys)))
 	unbalanced=$(awk -v device="$device" '

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::strategy::address::{Iova, PageRange, Phys, PAGE_SHIFT, PAGE_SIZE};
-use crate::strategy::backend::{Access, Arena, Backend, Lock, Memory, OutOfMemory, Sparse, Target};
+use crate::strategy::backend::{
+    Access, Arena, Backend, Incomplete, Lock, Memory, OutOfMemory, Run, Sparse, Target,
+};
 use crate::strategy::counter::Counter;
 
 /// Pages of RAM, from page 0 on.
@@ -147,6 +149,16 @@ impl Backend for Machine {
     }
 
     fn map_pages(&self, _: PageRange, _: Phys, _: Access) -> Result<(), OutOfMemory> {
+        Ok(())
+    }
+
+    fn map_runs(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        _: Access,
+        _: Target,
+    ) -> Result<(), Incomplete> {
+        runs.for_each(drop);
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use strategy::address::{Buffer, Iova, Layout, PageRange, Phys, PAGE_SIZE};
 use strategy::backend::{Access, Backend};
 use strategy::counter::Counter;
 use strategy::engine::Reach;
-use strategy::list::{List, Segment};
+use strategy::list::{List, Segment, SegmentLimits};
 use strategy::{Engine, Kind};
 
 /// Pairs of map and unmap that are timed at once.
@@ -33,7 +33,7 @@ const SEGMENTS: usize = 16;
 
 const REACH: Reach = Reach {
     limit: u64::MAX,
-    boundary_mask: u64::MAX,
+    segment: SegmentLimits::NONE,
     align_mask: 0,
 };
 
@@ -69,6 +69,10 @@ impl List for SgList {
 
     fn segments(&mut self) -> impl Iterator<Item = &mut Entry> {
         self.0.iter_mut()
+    }
+
+    fn entries(&self) -> usize {
+        SEGMENTS
     }
 }
 

@@ -29,8 +29,12 @@ use crate::strategy::contiguous::MAX_PAGES;
 use crate::strategy::counter::{Counter, Flow};
 use crate::strategy::engine::Reach;
 use crate::strategy::exposure;
+use crate::strategy::list::{List, SegmentLimits};
 use crate::strategy::pool::CHUNK_BYTES;
 use crate::strategy::{Engine, Kind};
+
+/// The most bytes of a segment for drivers that say so: the default of the DMA API.
+const MAX_SEGMENT: u64 = 65_536;
 
 /// How a mapping was asked for, and so has to be given back.
 #[derive(Clone, Debug)]
@@ -330,7 +334,7 @@ impl Driver {
 
         buffer.len <= self.engine.pool.limits.max_buffer_bytes.get()
             && slot <= CHUNK_BYTES
-            && slot - 1 <= self.reach.boundary_mask
+            && slot - 1 <= self.reach.segment.boundary_mask
             && self.reach.limit >= self.layout.base(Window::Pool) + (256 << 20) - 1
             && buffer.phys.0 + buffer.len <= self.iommu.ram_end().0
     }
@@ -394,7 +398,7 @@ impl Driver {
     pub fn map(&mut self, buffer: Buffer, access: Access) -> Result<Cost, OutOfMemory> {
         let kind = self.engine.current();
 
-        self.reach.boundary_mask = u64::MAX;
+        self.reach.segment = SegmentLimits::NONE;
         let expected = self.expected_window(buffer, access, false);
         let refusals = fault::refusals();
 
@@ -419,6 +423,14 @@ impl Driver {
         Ok(cost)
     }
 
+    /// Number of segments that the device has for a mapping.
+    pub fn segments(&mut self, index: usize) -> usize {
+        match &mut self.live[index].call {
+            Call::List(list) => list.assigned().count(),
+            _ => 1,
+        }
+    }
+
     /// Maps a list of buffers, none of whose segments crosses a multiple of `boundary_mask + 1`.
     pub fn map_list(
         &mut self,
@@ -429,7 +441,12 @@ impl Driver {
         let kind = self.engine.current();
         let n = buffers.len() as u64;
 
-        self.reach.boundary_mask = boundary_mask;
+        self.reach.segment = SegmentLimits {
+            // Some drivers have a limit, and some do not.
+            max_bytes: boundary_mask.clamp(MAX_SEGMENT, u32::MAX.into()),
+            boundary_mask,
+        };
+        let limits = self.reach.segment;
         let windows: Vec<_> = buffers
             .iter()
             .map(|&buffer| self.expected_window(buffer, access, true))
@@ -444,18 +461,23 @@ impl Driver {
             this.engine
                 .map_list(&*this.iommu, &mut list, access, this.reach)?;
 
-            let segments = list.0.iter().map(|entry| {
-                let iova = entry.iova.expect("a list was mapped, but not all of it");
+            for (iova, len) in list.0.iter().filter_map(|entry| entry.segment) {
+                let crosses = (iova.0 ^ (iova.0 + len - 1)) & !limits.boundary_mask != 0;
 
-                (iova, entry.buffer)
-            });
+                // What the driver asked for is its own matter.
+                assert!(
+                    list.0.iter().any(|entry| entry.buffer.len == len)
+                        || len <= limits.max_bytes && !crosses,
+                    "{iova:x?} + {len:#x} was joined against {limits:x?}"
+                );
+            }
 
             Ok(Live {
                 access,
                 target: Target::Memory,
                 limit: this.reach.limit,
                 boundary_mask,
-                segments: segments.collect(),
+                segments: list.found(),
                 call: Call::List(list),
             })
         })?;
@@ -481,11 +503,7 @@ impl Driver {
             this.engine
                 .map_fixed(&*this.iommu, &mut list, access, target, this.reach.limit)?;
 
-            let segments: Vec<_> = list
-                .0
-                .iter()
-                .map(|entry| (entry.iova.expect("mapped"), entry.buffer))
-                .collect();
+            let segments = list.found();
             let mut live = Live {
                 call: Call::Single,
                 access,

@@ -23,7 +23,9 @@ use super::lock::SpinLock;
 use super::sparse::SparseTable;
 use super::thread::{self, ensure};
 use crate::strategy::address::{Iova, Layout, PageRange, Phys, Window, PAGE_SHIFT, PAGE_SIZE};
-use crate::strategy::backend::{self, Access, Arena, Backend, OutOfMemory, Target};
+use crate::strategy::backend::{
+    self, Access, Arena, Backend, Incomplete, OutOfMemory, Run, Target,
+};
 use crate::strategy::blocks::BLOCK_PAGES;
 use crate::strategy::counter::Counter;
 
@@ -582,6 +584,27 @@ impl Backend for Iommu {
 
     fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory> {
         self.map_parts(range, phys, access, Target::Memory, None)
+    }
+
+    fn map_runs(
+        &self,
+        runs: impl Iterator<Item = Run>,
+        access: Access,
+        target: Target,
+    ) -> Result<(), Incomplete> {
+        let mut end = 0;
+
+        for (mapped, run) in runs.enumerate() {
+            let whole = (!run.divisible).then_some(run.range);
+
+            ensure(end <= run.range.start.0, || {
+                format!("{run:x?} is not behind {end:x}")
+            });
+            end = run.range.end().0;
+            self.map_parts(run.range, run.phys, access, target, whole)
+                .map_err(|OutOfMemory| Incomplete(mapped))?;
+        }
+        Ok(())
     }
 
     fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {

@@ -12,6 +12,7 @@ use dma_map_cache_host::strategy::backend::{Access, Backend};
 use dma_map_cache_host::strategy::counted::Page;
 use dma_map_cache_host::strategy::counter::{Counter, Flow};
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::Kind;
 
 use crate::machine::{driver, driver_with, pages, LAST, RAM};
@@ -277,7 +278,7 @@ fn a_page_can_come_back_during_its_eviction() {
     let engine = Arc::clone(&driver.engine);
     let reach = Reach {
         limit: u64::MAX,
-        boundary_mask: u64::MAX,
+        segment: SegmentLimits::NONE,
         align_mask: 0,
     };
 

@@ -8,13 +8,14 @@ use dma_map_cache_host::strategy::address::{Iova, PAGE_SIZE};
 use dma_map_cache_host::strategy::backend::{Access, Arena};
 use dma_map_cache_host::strategy::contiguous::MAX_PAGES;
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::Kind;
 
 use crate::machine::{driver, pages};
 
 const REACH: Reach = Reach {
     limit: u64::MAX,
-    boundary_mask: u64::MAX,
+    segment: SegmentLimits::NONE,
     align_mask: 0,
 };
 

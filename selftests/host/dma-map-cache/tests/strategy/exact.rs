@@ -10,7 +10,7 @@ use dma_map_cache_host::strategy::backend::{Access, Arena, Target};
 use dma_map_cache_host::strategy::exact::{
     map_list, mapped_runs, whole, Extent, Place, Unmapped, Use,
 };
-use dma_map_cache_host::strategy::list::List;
+use dma_map_cache_host::strategy::list::{Joiner, List, SegmentLimits};
 use dma_map_cache_host::strategy::Kind;
 use proptest::prelude::*;
 
@@ -34,13 +34,13 @@ fn place(list: &mut SgList, boundary_mask: u64) -> Vec<(u64, u64)> {
 
     map_list(&iommu, place, list, extent, purpose).unwrap();
 
-    let (all, segments, pages) = whole(list).unwrap();
+    let (all, pages) = whole(list).unwrap();
 
+    assert_eq!(pages, iommu.calls().pte_updates);
     assert_eq!(
-        (segments, pages),
-        (list.0.len() as u64, iommu.calls().pte_updates)
+        (extent.segments, extent.pages),
+        (list.0.len() as u64, pages)
     );
-    assert_eq!((extent.segments, extent.pages), (segments, pages));
     assert_eq!(
         iommu.allocations(Arena::Low)[&(all.start.0 >> PAGE_SHIFT)].pages,
         all.pages,
@@ -54,7 +54,7 @@ fn place(list: &mut SgList, boundary_mask: u64) -> Vec<(u64, u64)> {
     list.0
         .iter()
         .map(|entry| {
-            let range = PageRange::of(entry.iova.unwrap(), entry.buffer.len);
+            let range = PageRange::of(entry.segment.unwrap().0, entry.buffer.len);
 
             ((range.start.0 - all.start.0) >> PAGE_SHIFT, range.pages)
         })
@@ -101,6 +101,62 @@ fn contiguous_segments_are_mapped_by_one_pass() {
     let cost = driver.map_list(segments, Access::Read, u64::MAX).unwrap();
 
     assert_eq!((cost.calls.map, cost.calls.alloc_iova), (2, 1));
+}
+
+/// The segments that are left of some, with at most two pages each, that may not cross 4 pages.
+fn joined(segments: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut joiner = Joiner::new(SegmentLimits {
+        max_bytes: 2 * PAGE_SIZE,
+        boundary_mask: 4 * PAGE_SIZE - 1,
+    });
+    let mut joined: Vec<_> = segments
+        .iter()
+        .filter_map(|&(iova, len)| joiner.push(Iova(iova), len))
+        .collect();
+
+    joined.extend(joiner.finish());
+    joined
+        .into_iter()
+        .map(|(Iova(at), len)| (at, len))
+        .collect()
+}
+
+#[test]
+fn neighbours_are_joined_up_to_a_limit() {
+    assert_eq!(joined(&[]), []);
+    assert_eq!(joined(&[(0x1800, 0x800), (0x2000, 1)]), [(0x1800, 0x801)]);
+    // Not side by side.
+    assert_eq!(joined(&[(0x1800, 0x700), (0x2000, 1)]).len(), 2);
+    // Too long.
+    assert_eq!(
+        joined(&[(0, 0x1000), (0x1000, 0x1000), (0x2000, 1)]),
+        [(0, 0x2000), (0x2000, 1)]
+    );
+    // Across the boundary.
+    assert_eq!(joined(&[(0x3800, 0x800), (0x4000, 1)]).len(), 2);
+    // What was too long before stays as it was.
+    assert_eq!(
+        joined(&[(0, 0x5000), (0x5000, 1)]),
+        [(0, 0x5000), (0x5000, 1)]
+    );
+}
+
+#[test]
+fn a_list_of_pages_is_one_segment_for_the_device() {
+    let mut driver = driver(Kind::Strict);
+
+    driver
+        .map_list(
+            (0..16).map(|n| pages(0x100 + 2 * n, 1)).collect(),
+            Access::Read,
+            u64::MAX,
+        )
+        .unwrap();
+    assert_eq!(driver.segments(0), 1);
+
+    let cost = driver.unmap(0);
+
+    assert_eq!((cost.statistics.unmaps, cost.calls.pte_updates), (16, 16));
 }
 
 #[test]
@@ -207,7 +263,7 @@ proptest! {
             prop_assert!(at - end < boundary >> PAGE_SHIFT, "space is wasted");
             end = at + pages;
 
-            let Iova(first) = entry.iova.unwrap();
+            let Iova(first) = entry.segment.unwrap().0;
             let last = first + entry.buffer.len - 1;
 
             prop_assert_eq!(first % PAGE_SIZE, entry.buffer.phys.0 % PAGE_SIZE);

@@ -8,6 +8,7 @@ use dma_map_cache_host::model::{fault, Driver};
 use dma_map_cache_host::strategy::address::Buffer;
 use dma_map_cache_host::strategy::backend::{Access, Arena, OutOfMemory, Target};
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::Kind;
 
 use crate::machine::{driver, iommu, pages, LAST};
@@ -115,7 +116,7 @@ fn construction() {
         let (iommu, layout) = iommu(LAST);
         let reach = Reach {
             limit: u64::MAX,
-            boundary_mask: u64::MAX,
+            segment: SegmentLimits::NONE,
             align_mask: 0,
         };
 

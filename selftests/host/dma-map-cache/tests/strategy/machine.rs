@@ -7,6 +7,7 @@ use std::ops::Range;
 use dma_map_cache_host::model::{Driver, Iommu};
 use dma_map_cache_host::strategy::address::{Buffer, Layout, Phys, PAGE_SHIFT};
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::Kind;
 
 /// What 4-level second-stage tables give.
@@ -34,7 +35,7 @@ pub fn driver_with(last: u64, limit: u64) -> Driver {
     let (iommu, layout) = iommu(last);
     let reach = Reach {
         limit,
-        boundary_mask: u64::MAX,
+        segment: SegmentLimits::NONE,
         align_mask: 0,
     };
 

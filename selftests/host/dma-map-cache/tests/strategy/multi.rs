@@ -9,6 +9,7 @@ use dma_map_cache_host::strategy::backend::{Access, Arena, Backend, OutOfMemory}
 use dma_map_cache_host::strategy::blocks::BLOCK_PAGES;
 use dma_map_cache_host::strategy::counter::{Counter, Flow};
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::{Engine, Kind};
 use proptest::prelude::*;
 
@@ -28,7 +29,7 @@ impl Machine {
         let engine = Engine::new(layout, iommu.ram_end()).unwrap();
         let reach = Reach {
             limit,
-            boundary_mask: u64::MAX,
+            segment: SegmentLimits::NONE,
             align_mask: 0,
         };
 
@@ -63,7 +64,7 @@ impl Machine {
         let table = self.iommu.table();
 
         for entry in buffers {
-            let iova = entry.iova.expect("mapped");
+            let iova = entry.segment.expect("mapped").0;
 
             assert_eq!(iova.0 % PAGE_SIZE, entry.buffer.phys.0 % PAGE_SIZE);
             assert!(iova.0 + entry.buffer.len - 1 <= self.reach.limit);
@@ -153,7 +154,7 @@ fn part_of_one_call_and_part_of_another_are_unmapped_by_one_invalidation() {
     for entry in &mapped {
         machine
             .engine
-            .unmap(&machine.iommu, entry.iova.unwrap(), entry.buffer.len);
+            .unmap(&machine.iommu, entry.segment.unwrap().0, entry.buffer.len);
     }
     assert_eq!((machine.live_pages(), machine.taken()), (0, 0));
 }
@@ -171,7 +172,10 @@ fn more_than_a_block_is_several_ranges() {
     ];
     let mapped = machine.map(buffers).unwrap();
 
-    assert_eq!(machine.layout.window(mapped[2].iova.unwrap()), Window::Low);
+    assert_eq!(
+        machine.layout.window(mapped[2].segment.unwrap().0),
+        Window::Low
+    );
     assert_eq!(machine.iommu.calls().alloc_iova, 4);
     assert_eq!(machine.unmap(&mapped), 1);
     assert_eq!((machine.live_pages(), machine.taken()), (0, 0));
@@ -299,7 +303,7 @@ proptest! {
 
             // What is evicted from a window whose strategy is not in use comes on top.
             if matches!(kind, Kind::Premapped) && group.iter().all(|entry| {
-                machine.layout.window(entry.iova.unwrap()) == Window::Premapped
+                machine.layout.window(entry.segment.unwrap().0) == Window::Premapped
             }) {
                 prop_assert_eq!(flushes, 0);
             }

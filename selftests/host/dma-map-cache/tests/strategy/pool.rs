@@ -10,6 +10,7 @@ use dma_map_cache_host::strategy::address::{Buffer, Iova, Phys, Window, PAGE_SIZ
 use dma_map_cache_host::strategy::backend::{Access, Backend, OutOfMemory};
 use dma_map_cache_host::strategy::counter::Counter;
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::pool::CHUNK_BYTES;
 use dma_map_cache_host::strategy::{Engine, Kind};
 
@@ -17,7 +18,7 @@ use crate::machine::{driver, iommu, pages, LAST};
 
 const REACH: Reach = Reach {
     limit: u64::MAX,
-    boundary_mask: u64::MAX,
+    segment: SegmentLimits::NONE,
     align_mask: 0,
 };
 

@@ -9,13 +9,14 @@ use dma_map_cache_host::strategy::backend::{Access, Backend};
 use dma_map_cache_host::strategy::counted::NotRetained;
 use dma_map_cache_host::strategy::counter::Counter;
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::{Engine, Kind};
 
 use crate::machine::{iommu, pages, LAST};
 
 const REACH: Reach = Reach {
     limit: u64::MAX,
-    boundary_mask: u64::MAX,
+    segment: SegmentLimits::NONE,
     align_mask: 0,
 };
 

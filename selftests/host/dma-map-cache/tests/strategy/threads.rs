@@ -21,6 +21,7 @@ use dma_map_cache_host::strategy::address::{
 use dma_map_cache_host::strategy::backend::{Access, Arena, Backend};
 use dma_map_cache_host::strategy::counter::{Counter, Flow};
 use dma_map_cache_host::strategy::engine::Reach;
+use dma_map_cache_host::strategy::list::SegmentLimits;
 use dma_map_cache_host::strategy::{Engine, Kind};
 
 use interleave::Body;
@@ -29,7 +30,7 @@ use crate::machine::{iommu, LAST};
 
 const REACH: Reach = Reach {
     limit: u64::MAX,
-    boundary_mask: u64::MAX,
+    segment: SegmentLimits::NONE,
     align_mask: 0,
 };
 
@@ -121,8 +122,8 @@ impl Mapped {
         match self {
             Self::Single(iova, buffer) => f(*iova, *buffer),
             Self::List(list) => {
-                for entry in &list.0 {
-                    f(entry.iova.unwrap(), entry.buffer);
+                for (iova, buffer) in list.found() {
+                    f(iova, buffer);
                 }
             }
         }
