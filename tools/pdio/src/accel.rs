@@ -113,7 +113,7 @@ fn try_kvm(kernel: &Kernel, payload: &Payload) -> Result<()> {
     let machine = Machine {
         accel: Accel::Kvm,
         iommu: Iommu::IntelScalable,
-        cpus: 1,
+        cpus: Some(1),
         memory_mib: 1024,
         icount: false,
         disks: Disks::Null,

@@ -338,20 +338,39 @@ struct Run<'a> {
     summary: Mutex<Summary>,
 }
 
+/// What the report calls the machine of a share, and its files. No two have the same name.
+fn name(shares: &[Share], index: usize) -> String {
+    let like = |share: &Share| match share.guests {
+        true => format!("{}-guests", share.iommu.name()),
+        false => share.iommu.name(),
+    };
+    let names: Vec<_> = shares.iter().take(index + 1).map(like).collect();
+    let Some((name, earlier)) = names.split_last() else {
+        return String::new();
+    };
+    match earlier.iter().filter(|it| *it == name).count() {
+        0 => name.clone(),
+        n => format!("{name}-{}", n + 1),
+    }
+}
+
 impl Run<'_> {
     /// Takes shares until there are none.
     fn work(&self) -> Result<()> {
-        while let Some(share) = self.shares.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let result = self.run(share);
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(share) = self.shares.get(index) else {
+                return Ok(());
+            };
+            let result = self.run(share, name(&self.shares, index));
             if result.is_err() {
                 self.failed.store(true, Ordering::Relaxed);
             }
             result?;
         }
-        Ok(())
     }
 
-    fn run(&self, share: &Share) -> Result<()> {
+    fn run(&self, share: &Share, name: String) -> Result<()> {
         let started = Instant::now();
         let options = self.options;
         let mut lab = Lab {
@@ -375,10 +394,7 @@ impl Run<'_> {
                 },
                 ..self.machine.clone()
             },
-            name: match share.guests {
-                true => format!("{}-guests", share.iommu.name()),
-                false => share.iommu.name(),
-            },
+            name,
             environment: share.environment.join(" "),
             out: &options.out,
             boots: 0,
@@ -628,6 +644,14 @@ mod tests {
         );
         assert_eq!(shares[1].environment, ["N=1", "M=2"]);
         assert_eq!(shares[1].append, ["a=b"]);
+    }
+
+    #[test]
+    fn machines_of_a_kind_have_names_of_their_own() {
+        let text = "amd guests: a\namd: b\namd guests: c\n";
+        let shares = parse_machines(text, &suite(&["a", "b", "c"])).unwrap();
+        let names: Vec<_> = (0..3).map(|index| name(&shares, index)).collect();
+        assert_eq!(names, ["amd-guests", "amd", "amd-guests-2"]);
     }
 
     #[test]

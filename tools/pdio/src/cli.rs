@@ -89,9 +89,9 @@ struct MachineArgs {
     /// Which IOMMU the machine has [default: intel-scalable; for `check` what the tests ask for]
     #[arg(long, value_enum)]
     iommu: Option<Iommu>,
-    /// Number of processors
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
+    /// Number of processors [default: 2; 1 with --icount, and with --guests where KVM does not work]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
     /// RAM in MiB
     #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u32).range(512..=1048576))]
     memory: u32,
@@ -236,7 +236,7 @@ impl Default for MachineArgs {
     fn default() -> Self {
         Self {
             iommu: None,
-            cpus: 2,
+            cpus: None,
             memory: 2048,
             accel: None,
             external_port: false,
@@ -305,7 +305,7 @@ impl Bench {
         Ok(Machine {
             accel,
             iommu: args.iommu.unwrap_or(Iommu::IntelScalable),
-            cpus: if icount { 1 } else { args.cpus },
+            cpus: if icount { None } else { args.cpus },
             memory_mib: args.memory,
             icount,
             disks: if icount {

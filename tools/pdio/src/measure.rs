@@ -337,7 +337,7 @@ impl Session<'_> {
                 self.machine.accel
             },
             iommu: self.plan.iommu,
-            cpus: 1,
+            cpus: Some(1),
             memory_mib: 1024,
             icount,
             disks: Disks::Null,
@@ -484,7 +484,7 @@ impl Session<'_> {
                 self.machine.accel
             },
             iommu: Iommu::IntelScalable,
-            cpus: if icount { 1 } else { 2 },
+            cpus: None,
             memory_mib: 1024,
             icount,
             disks: Disks::Null,
