@@ -61,11 +61,20 @@ peer()
 	ip netns exec peer "$@"
 }
 
+# peer_start OUTPUT COMMAND...: there as well, in the background; $! is its process. With peer() that would be
+# a shell that waits for it.
+peer_start()
+{
+	local output="$1"
+
+	shift
+	ip netns exec peer "$@" >"$output" 2>&1 &
+}
+
 # peer_server COMMAND...: there, until the program ends.
 peer_server()
 {
-	# Not by peer(): the process to be killed would be a shell that waits.
-	ip netns exec peer "$@" >"$scratch/server.log" 2>&1 &
+	peer_start "$scratch/server.log" "$@"
 	echo $! >>"$scratch/servers"
 }
 
@@ -220,15 +229,15 @@ start_guest()
 	module=$3
 	shift 3
 	[ -z "${placeholder:-}" ] || set -- -device "$placeholder" "$@"
-	# There, for its tap. Not by peer(): the process to be killed would be a shell that waits.
-	ip netns exec peer qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none \
+	# There, for its tap.
+	peer_start "$dir/qemu.log" qemu-system-x86_64 -nodefaults -no-user-config -display none -vga none \
 		-machine pc,usb=off,vmport=off -accel kvm -cpu host -m 128 \
 		-chardev "file,id=console,path=$dir/console" -serial chardev:console \
 		-chardev "pipe,id=control,path=$dir/control" -serial chardev:control \
 		-chardev "pipe,id=monitor,path=$dir/monitor" -mon chardev=monitor \
 		-kernel "$guest_files/vmlinuz" -initrd "$guest_files/initrd" \
 		-append "console=ttyS0 quiet loglevel=5 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check pdio.modules=$module" \
-		"$@" >"$dir/qemu.log" 2>&1 &
+		"$@"
 	echo $! >"$dir/pid"
 	echo 0 >"$dir/id"
 	echo "$guest" >>"$scratch/guests"

@@ -269,8 +269,8 @@ flood()
 {
 	local flood status
 
-	# Nobody answers. Not by peer(): the process to be killed would be a shell that waits.
-	ip netns exec peer ping -q -i 0.01 -s 1400 "$(guest_address b)" >/dev/null 2>&1 &
+	# Nobody answers.
+	peer_start /dev/null ping -q -i 0.01 -s 1400 "$(guest_address b)"
 	flood=$!
 	status=0
 	eventually 60 statistic_since "$overflowed" 1 frames_overflowed b || status=$?
