@@ -191,34 +191,25 @@ const fn mode<C: Physical>() -> File<C> {
     }
 }
 
-/// What becomes of what is denied.
-const fn on_denied<C: Physical>() -> File<C> {
-    File {
-        name: c"on_denied",
-        show: Some(|_, out| {
-            let setting = OnDenied::Ignore.name();
-
-            show_choice(out, [setting], setting)
-        }),
-        store: Some(|card, text| match OnDenied::try_from(text) {
-            Ok(OnDenied::Ignore) => Ok(()),
-            Ok(OnDenied::MachineCheck) => {
-                dev_err!(
-                    card.device().device(),
-                    "no machine checks: {}\n",
-                    C::NO_MACHINE_CHECKS
-                );
-                Err(not_supported())
-            }
-            Err(Unknown) => Err(EINVAL),
-        }),
-    }
-}
-
 /// What a user can set of an RTL8139.
 pub(crate) const RTL8139: &[File<DmaCard>] = &[
     mode(),
-    on_denied(),
+    File {
+        name: c"on_denied",
+        show: Some(|card, out| {
+            let current = card.on_denied();
+            let is_patched = Support::probe() == Support::Patched;
+            // What is chosen is shown even if the KVM that could do it is gone.
+            let shown = OnDenied::ALL
+                .into_iter()
+                .filter(|setting| is_patched || [OnDenied::Ignore, current].contains(setting));
+
+            show_choice(out, shown.map(OnDenied::name), current.name())
+        }),
+        store: Some(|card, text| {
+            card.set_on_denied(OnDenied::try_from(text).map_err(|Unknown| EINVAL)?)
+        }),
+    },
     File {
         name: c"pinning",
         show: Some(|card, out| {
@@ -236,7 +227,25 @@ pub(crate) const RTL8139: &[File<DmaCard>] = &[
 /// What a user can set of an NE2000.
 pub(crate) const NE2000: &[File<Card>] = &[
     mode(),
-    on_denied(),
+    File {
+        name: c"on_denied",
+        show: Some(|_, out| {
+            let setting = OnDenied::Ignore.name();
+
+            show_choice(out, [setting], setting)
+        }),
+        store: Some(|card, text| match OnDenied::try_from(text) {
+            Ok(OnDenied::Ignore) => Ok(()),
+            Ok(OnDenied::MachineCheck) => {
+                dev_err!(
+                    card.device().device(),
+                    "no machine checks: the card does no DMA that could be denied\n"
+                );
+                Err(not_supported())
+            }
+            Err(Unknown) => Err(EINVAL),
+        }),
+    },
     File {
         name: c"slice_us",
         show: Some(|card, out| show_number(out, card.pace().slice_us.get())),

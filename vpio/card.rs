@@ -1085,7 +1085,6 @@ impl Physical for Card {
     const KIND: &'static CStr = c"ne2000";
     const PRETTY_NAME: &'static CStr = c"NE2000 by turns";
     const DOES_DMA: bool = false;
-    const NO_MACHINE_CHECKS: &'static str = "the card does no DMA that could be denied";
     const SETTINGS: &'static [File<Self>] = attributes::NE2000;
 
     type Handler = Interrupts;
@@ -1178,8 +1177,10 @@ impl Physical for Card {
     }
 
     #[inline]
-    fn write(&self, number: Number, route: Route, access: Access, value: u32) {
+    fn write(&self, number: Number, route: Route, access: Access, value: u32) -> Option<u64> {
         self.guest_writes(number, route, access, value);
+        // No DMA that could be denied.
+        None
     }
 
     fn exiting(&self, number: Number) -> PortSet {

@@ -79,7 +79,10 @@ use crate::{
             DeviceModel,
             Verdict, //
         },
-        dma::OnDenied,
+        dma::{
+            Denial,
+            OnDenied, //
+        },
         ports::PortSet,
         rtl8139::{
             context::Context,
@@ -135,6 +138,7 @@ struct State {
     way: Option<Way>,
     /// None: the guest is not open.
     model: Option<Rtl8139>,
+    on_denied: OnDenied,
 }
 
 /// A card.
@@ -258,6 +262,7 @@ impl DmaCard {
                     bar,
                     reached: Some(reached),
                     way: None,
+                    on_denied: OnDenied::default(),
                     model: None,
                 }),
             }? Error),
@@ -283,6 +288,37 @@ impl DmaCard {
         }
     }
 
+    /// What a guest gets for a DMA that is denied.
+    pub(crate) fn on_denied(&self) -> OnDenied {
+        self.state.lock().on_denied
+    }
+
+    /// Sets what a guest gets for a DMA that is denied, from the next one on.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: machine checks take a KVM with `vpio/kvm/kvm-pio.patch`.
+    pub(crate) fn set_on_denied(&self, wanted: OnDenied) -> Result {
+        let support = Support::probe();
+
+        if wanted == OnDenied::MachineCheck && support != Support::Patched {
+            dev_err!(
+                self.device.device(),
+                "no machine checks: {}\n",
+                support.text()
+            );
+            return Err(not_supported());
+        }
+
+        let mut state = self.state.lock();
+
+        state.on_denied = wanted;
+        if let Some(model) = &mut state.model {
+            model.set_on_denied(wanted);
+        }
+        Ok(())
+    }
+
     /// Opens to the guest what the model does not have to hear of.
     fn follow(&self, state: &mut State) {
         let State {
@@ -303,7 +339,9 @@ impl DmaCard {
     }
 
     /// Gives the card, as it was found, to the guest.
-    fn begin(&self, state: &mut State, mut model: Rtl8139) {
+    fn begin(&self, state: &mut State) {
+        let mut model = Rtl8139::new(self.pinning(), state.on_denied);
+
         model.restore(&self.initial, &mut Registers(state.bar.ports()));
         state.model = Some(model);
         self.function.start_dma();
@@ -319,6 +357,7 @@ impl DmaCard {
             way,
             model,
             reached,
+            ..
         } = state;
         let Some(mut model) = model.take() else {
             return;
@@ -419,7 +458,6 @@ impl Physical for DmaCard {
     const KIND: &'static CStr = c"rtl8139";
     const PRETTY_NAME: &'static CStr = c"RTL8139";
     const DOES_DMA: bool = true;
-    const NO_MACHINE_CHECKS: &'static str = "KVM gives modules no way to raise one";
     const SETTINGS: &'static [File<Self>] = attributes::RTL8139;
 
     type Handler = Watcher;
@@ -521,7 +559,7 @@ impl Physical for DmaCard {
         if let Some(way) = way {
             way.opened();
         }
-        self.begin(&mut state, Rtl8139::new(self.pinning(), OnDenied::Ignore));
+        self.begin(&mut state);
         Ok(())
     }
 
@@ -550,7 +588,7 @@ impl Physical for DmaCard {
         if let Some(reached) = &mut state.reached {
             reached.begin(&memory);
         }
-        self.begin(&mut state, Rtl8139::new(self.pinning(), OnDenied::Ignore));
+        self.begin(&mut state);
     }
 
     fn place(&self, _number: Number, vm: Option<&Arc<Vm>>, first: Option<u16>) {
@@ -601,7 +639,7 @@ impl Physical for DmaCard {
         value
     }
 
-    fn write(&self, number: Number, route: Route, access: Access, value: u32) {
+    fn write(&self, number: Number, route: Route, access: Access, value: u32) -> Option<u64> {
         for statistics in [&self.statistics, &self.of_guest] {
             statistics.accesses(route).add(1);
             statistics.model_updates.add(1);
@@ -624,7 +662,7 @@ impl Physical for DmaCard {
             ..
         } = &mut *state
         else {
-            return;
+            return None;
         };
         let mut registers = Registers(bar.ports());
         let attempt = Attempt::new(reached);
@@ -647,6 +685,14 @@ impl Physical for DmaCard {
             if matches!(verdict, Verdict::Start(_)) {
                 self.look_again(&state);
             }
+        }
+
+        match verdict {
+            // That the host cannot pin memory is not the guest's fault.
+            Verdict::MachineCheck(Denial::OutsideMemory(dma)) if outcome == Outcome::NotMemory => {
+                Some(dma.span.start)
+            }
+            _ => None,
         }
     }
 

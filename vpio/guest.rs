@@ -193,11 +193,15 @@ fn read(card: &impl Physical, number: Number, route: Route, offset: u8, data: &m
     }
 }
 
-/// A guest writes.
-fn write(card: &impl Physical, number: Number, route: Route, offset: u8, data: &[u8]) {
-    if let Some(access) = Access::new(offset, data.len()) {
-        card.write(number, route, access, value(data));
-    }
+/// A guest writes; see [`Physical::write`].
+fn write(
+    card: &impl Physical,
+    number: Number,
+    route: Route,
+    offset: u8,
+    data: &[u8],
+) -> Option<u64> {
+    card.write(number, route, Access::new(offset, data.len())?, value(data))
 }
 
 /// Handles a guest's accesses in the kernel.
@@ -213,8 +217,10 @@ impl<C: Physical> PortHandler for Handler<C> {
     }
 
     fn write(&self, offset: u8, data: &[u8]) -> Handled {
-        write(&*self.card, self.number, Route::Hooked, offset, data);
-        Handled::Yes
+        match write(&*self.card, self.number, Route::Hooked, offset, data) {
+            Some(address) => Handled::Refused(address),
+            None => Handled::Yes,
+        }
     }
 }
 
@@ -286,7 +292,8 @@ impl<C: Physical> vfio::Function for Guest<C> {
     }
 
     fn write_ports(&self, offset: u8, data: &[u8]) {
-        write(&*self.card, self.number, Route::Trapped, offset, data);
+        // The virtual CPU is not in KVM now.
+        let _ = write(&*self.card, self.number, Route::Trapped, offset, data);
     }
 
     fn interrupt(&self, request: Interrupt) -> Result {

@@ -49,8 +49,6 @@ pub(crate) trait Physical: Send + Sync + Sized + 'static {
     const PRETTY_NAME: &'static CStr;
     /// Whether it does DMA in the memory of its guests.
     const DOES_DMA: bool;
-    /// Why nothing that is denied raises a machine check.
-    const NO_MACHINE_CHECKS: &'static str;
     /// What a user can set.
     const SETTINGS: &'static [File<Self>];
 
@@ -131,8 +129,9 @@ pub(crate) trait Physical: Send + Sync + Sized + 'static {
     /// A guest reads a port.
     fn read(&self, number: Number, route: Route, access: Access) -> u32;
 
-    /// A guest writes to a port.
-    fn write(&self, number: Number, route: Route, access: Access, value: u32);
+    /// A guest writes to a port. Returns the guest-physical address that it is to get a machine check
+    /// for, if it is.
+    fn write(&self, number: Number, route: Route, access: Access, value: u32) -> Option<u64>;
 
     /// The ports whose accesses exit, of a guest; none if there is no such guest.
     fn exiting(&self, number: Number) -> PortSet;

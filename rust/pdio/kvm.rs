@@ -56,7 +56,7 @@ impl Support {
 
         if !known(GET) {
             Self::Absent
-        } else if !known(PASSTHROUGH) {
+        } else if !known(MACHINE_CHECK) {
             Self::Stock
         } else {
             Self::Patched
@@ -85,6 +85,7 @@ const IS_VM: &CStr = c"file_is_kvm";
 const REGISTER: &CStr = c"kvm_pio_register_dev";
 const UNREGISTER: &CStr = c"kvm_pio_unregister_dev";
 const PASSTHROUGH: &CStr = c"kvm_pio_passthrough";
+const MACHINE_CHECK: &CStr = c"kvm_pio_machine_check";
 
 type Get = unsafe extern "C" fn(*mut bindings::kvm) -> bool;
 type Put = unsafe extern "C" fn(*mut bindings::kvm);
@@ -93,6 +94,7 @@ type Register =
     unsafe extern "C" fn(*mut bindings::kvm, u16, u32, *mut bindings::kvm_io_device) -> c_int;
 type Unregister = unsafe extern "C" fn(*mut bindings::kvm, *mut bindings::kvm_io_device);
 type Passthrough = unsafe extern "C" fn(*mut bindings::kvm, u16, u32, *const c_ulong) -> c_int;
+type MachineCheck = unsafe extern "C" fn(*mut bindings::kvm_vcpu, bindings::gpa_t);
 
 /// A function of another module, which stays loaded until this is dropped.
 ///
@@ -143,6 +145,7 @@ pub struct Vm {
     register: Function<Register>,
     unregister: Function<Unregister>,
     passthrough: Function<Passthrough>,
+    machine_check: Function<MachineCheck>,
 }
 
 // SAFETY: A VM belongs to no thread.
@@ -167,13 +170,14 @@ impl Vm {
         let raw = NonNull::new(raw).ok_or(ENODEV)?;
 
         // SAFETY: These are the types of the functions.
-        let (get, put, register, unregister, passthrough) = unsafe {
+        let (get, put, register, unregister, passthrough, machine_check) = unsafe {
             (
                 Function::<Get>::get(GET).ok_or(ENODEV)?,
                 Function::<Put>::get(PUT).ok_or(ENODEV)?,
                 Function::<Register>::get(REGISTER).ok_or_else(not_supported)?,
                 Function::<Unregister>::get(UNREGISTER).ok_or_else(not_supported)?,
                 Function::<Passthrough>::get(PASSTHROUGH).ok_or_else(not_supported)?,
+                Function::<MachineCheck>::get(MACHINE_CHECK).ok_or_else(not_supported)?,
             )
         };
 
@@ -186,6 +190,7 @@ impl Vm {
                 register,
                 unregister,
                 passthrough,
+                machine_check,
             }),
             false => Err(ENODEV),
         }
@@ -259,16 +264,9 @@ pub enum Handled {
     Yes,
     /// It was not, and goes to user space.
     No,
-}
-
-impl Handled {
-    /// As KVM wants it.
-    fn to_errno(self) -> c_int {
-        match self {
-            Self::Yes => 0,
-            Self::No => not_supported().to_errno(),
-        }
-    }
+    /// It was refused, for it would have had the device access this guest-physical address. The virtual
+    /// CPU gets a machine check, if it has any: an error of an I/O request that cannot be corrected.
+    Refused(u64),
 }
 
 /// What handles a guest's accesses to the ports of a [`Window`].
@@ -292,8 +290,28 @@ pub trait PortHandler: Send + Sync + 'static {
 #[repr(C)]
 struct Device<T> {
     device: Opaque<bindings::kvm_io_device>,
+    vm: Arc<Vm>,
     window: Window,
     handler: Arc<T>,
+}
+
+impl<T> Device<T> {
+    /// Tells KVM of an access.
+    ///
+    /// # Safety
+    ///
+    /// `vcpu` is a virtual CPU of the VM, and this is its thread.
+    unsafe fn answer(&self, vcpu: *mut bindings::kvm_vcpu, handled: Handled) -> c_int {
+        match handled {
+            Handled::Yes => 0,
+            Handled::No => not_supported().to_errno(),
+            Handled::Refused(address) => {
+                // SAFETY: By the safety requirement.
+                unsafe { (self.vm.machine_check.call)(vcpu, address) };
+                0
+            }
+        }
+    }
 }
 
 /// Ports of a guest that are handled in the kernel, until this is dropped. That may sleep, and the
@@ -304,11 +322,8 @@ struct Device<T> {
 ///
 /// # Invariants
 ///
-/// `device` is registered, and stays where it is.
-pub struct ServedPorts<T: PortHandler> {
-    vm: Arc<Vm>,
-    device: KBox<Device<T>>,
-}
+/// The device is registered, and stays where it is.
+pub struct ServedPorts<T: PortHandler>(KBox<Device<T>>);
 
 // SAFETY: A registration belongs to no thread.
 unsafe impl<T: PortHandler> Send for ServedPorts<T> {}
@@ -334,6 +349,7 @@ impl<T: PortHandler> ServedPorts<T> {
                 device: Opaque::new(bindings::kvm_io_device {
                     ops: &Self::OPERATIONS,
                 }),
+                vm,
                 window,
                 handler,
             },
@@ -343,15 +359,15 @@ impl<T: PortHandler> ServedPorts<T> {
         // SAFETY: The VM is valid by its type invariant. The device stays where it is, in the box, until
         // it is unregistered by `drop`.
         to_result(unsafe {
-            (vm.register.call)(
-                vm.raw.as_ptr(),
+            (device.vm.register.call)(
+                device.vm.raw.as_ptr(),
                 window.first,
                 window.count.into(),
                 device.device.get(),
             )
         })?;
         // INVARIANT: Just done.
-        Ok(Self { vm, device })
+        Ok(Self(device))
     }
 
     /// The offset of a port, and the bytes of the access to it.
@@ -384,23 +400,25 @@ impl<T: PortHandler> ServedPorts<T> {
     ///
     /// As for [`Self::access`].
     unsafe extern "C" fn read(
-        _vcpu: *mut bindings::kvm_vcpu,
+        vcpu: *mut bindings::kvm_vcpu,
         this: *mut bindings::kvm_io_device,
         port: bindings::gpa_t,
         len: c_int,
         value: *mut c_void,
     ) -> c_int {
         // SAFETY: By the safety requirement.
-        let handled = match unsafe { Self::access(this, port, len, value) } {
+        match unsafe { Self::access(this, port, len, value) } {
             Some((device, offset, data)) => {
                 // Whatever was there is not for the guest.
                 data.fill(0);
-                device.handler.read(offset, data)
-            }
-            None => Handled::No,
-        };
 
-        handled.to_errno()
+                let handled = device.handler.read(offset, data);
+
+                // SAFETY: KVM calls this in the thread of the virtual CPU that reads.
+                unsafe { device.answer(vcpu, handled) }
+            }
+            None => not_supported().to_errno(),
+        }
     }
 
     /// A write.
@@ -409,26 +427,29 @@ impl<T: PortHandler> ServedPorts<T> {
     ///
     /// As for [`Self::access`], but that `value` is only read.
     unsafe extern "C" fn write(
-        _vcpu: *mut bindings::kvm_vcpu,
+        vcpu: *mut bindings::kvm_vcpu,
         this: *mut bindings::kvm_io_device,
         port: bindings::gpa_t,
         len: c_int,
         value: *const c_void,
     ) -> c_int {
         // SAFETY: By the safety requirement; the bytes are not written to.
-        let handled = match unsafe { Self::access(this, port, len, value.cast_mut()) } {
-            Some((device, offset, data)) => device.handler.write(offset, data),
-            None => Handled::No,
-        };
+        match unsafe { Self::access(this, port, len, value.cast_mut()) } {
+            Some((device, offset, data)) => {
+                let handled = device.handler.write(offset, data);
 
-        handled.to_errno()
+                // SAFETY: KVM calls this in the thread of the virtual CPU that writes.
+                unsafe { device.answer(vcpu, handled) }
+            }
+            None => not_supported().to_errno(),
+        }
     }
 }
 
 impl<T: PortHandler> Drop for ServedPorts<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants.
-        unsafe { (self.vm.unregister.call)(self.vm.raw.as_ptr(), self.device.device.get()) };
+        unsafe { (self.0.vm.unregister.call)(self.0.vm.raw.as_ptr(), self.0.device.get()) };
     }
 }
 

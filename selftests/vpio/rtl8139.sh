@@ -35,6 +35,7 @@ use()
 	[ -e /sys/module/vpio ] || modprobe vpio
 	give $rtl8139 vpio
 	echo "$1" >"$card/vpio/mode"
+	echo ignore >"$card/vpio/on_denied"
 	[ -e $share ] || basename $share >"$card/mdev_supported_types/vpio-rtl8139/create"
 }
 
@@ -238,6 +239,41 @@ denies_what_is_not_memory()
 	nothing_is_left
 }
 
+# machine_checked ADDRESS: the guest has logged it.
+machine_checked()
+{
+	grep -a -q "Machine Check.*e0b" "$scratch/guest-a/console" && grep -a -q "ADDR $1" "$scratch/guest-a/console"
+}
+
+# raises_machine_checks MODE: for a DMA beyond the guest's memory. Linux panics, and starts anew.
+raises_machine_checks()
+{
+	local denied placeholder
+
+	placeholder=
+	use "$1"
+	echo machine-check >"$card/vpio/on_denied"
+	is on_denied "$(cat "$card/vpio/on_denied")" 'ignore [machine-check]'
+	start_guest a $share port_storm
+	await_guest a
+	denied=$(statistic denied)
+	write_port 0x37 1 0x04
+	# What has no address is dropped, and no more.
+	write_port 0xe0 2 3
+	starts 1 0
+	write_port 0x20 4 0x20000000
+	# There will be no answer.
+	printf 'x cd /sys/bus/pci/devices/*/port_storm && echo write 16 4 60 >run\n' 1<>"$scratch/guest-a/control.in"
+	eventually 60 machine_checked 20000000 || fail "no machine check: $(tail -n 3 "$scratch/guest-a/console")"
+	starts 2 0
+	await_guest a
+	kill_guest a
+	nothing_is_left
+	# It is not a problem here that the kernel has panicked.
+	: >"$scratch/guest-a/console"
+	echo ignore >"$card/vpio/on_denied"
+}
+
 # Linux's driver copies each frame to one of four places, whose addresses it loads once.
 pins_by_address()
 {
@@ -285,4 +321,7 @@ for mode in ${PDIO_TEST_CARDS:-trap hook direct}; do
 done
 add_case 'pages are pinned by address' pins_by_address
 add_case 'what is not memory is denied' denies_what_is_not_memory
+for mode in hook direct; do
+	add_case "$mode: what is not memory is a machine check" raises_machine_checks $mode
+done
 run_cases
