@@ -167,10 +167,10 @@ impl<'a> EntryList<'a> {
         let mut segments = 0;
 
         loop {
-            // SAFETY: The walk is over the entries of this list, which nobody else uses.
-            let taken = from
-                .next()
-                .map(|entry| unsafe { ((*entry).dma_address, (*entry).dma_length) });
+            let taken = from.next().map(|entry| {
+                // SAFETY: The walk is over the entries of this list, which nobody else uses.
+                unsafe { ((*entry).dma_address, (*entry).dma_length) }
+            });
 
             if let Some((dma_address, len)) = f(taken) {
                 let Some(entry) = to.next() else {

@@ -44,8 +44,17 @@ counted()
 	fi
 	record disk_verify "$disk" 1m
 
-	is 'events of map' "$(lines map)" "$(grown maps)"
-	is 'events of unmap' "$(lines unmap)" "$(grown unmaps)"
+	# Statistics count entries of lists, events the segments that the device has for them.
+	joined=$(awk -v device=" dma_map_sg: $disk " '
+		# number NAME: of addresses.
+		function number(name, text) {
+			text = substr($0, index($0, " " name "={") + length(name) + 3)
+			return split(substr(text, 1, index(text, "}") - 1), list, ",")
+		}
+		index($0, device) { joined += number("phys_addrs") - number("dma_addrs") }
+		END { print joined + 0 }' "$scratch/trace")
+	is 'events of map' "$(lines map)" $(($(grown maps) - joined))
+	is 'events of unmap' "$(lines unmap)" $(($(grown unmaps) - joined))
 	is 'events of flush' "$(lines flush)" "$(grown flushes)"
 	# What auto picks may change at any time.
 	[ "$1" = auto ] || is 'events of switch' "$(lines switch)" 0
