@@ -607,7 +607,7 @@ impl Backend for Attachment {
         access: Access,
         target: Target,
     ) -> Result<(), OutOfMemory> {
-        let prot = prot_of(access) | prot_of_target(target);
+        let prot = prot_of(access, target);
 
         self.map_by(Domain::map, range, phys, prot, Context::Atomic)
     }
@@ -629,25 +629,23 @@ impl Backend for Attachment {
                 divisible: run.divisible,
             }
         });
-        let result = self.domain.map_runs(
-            runs,
-            prot_of(access) | prot_of_target(target),
-            Context::Atomic,
-        );
+        let prot = prot_of(access, target);
+        let result = self.domain.map_runs(runs, prot, Context::Atomic);
 
+        // Where memory runs out, entries that were written in vain are among them.
         self.count(Counter::PteUpdates, pages);
         result.map_err(Incomplete)
     }
 
     #[inline]
     fn map_pages(&self, range: PageRange, phys: Phys, access: Access) -> Result<(), OutOfMemory> {
-        let prot = prot_of(access) | prot::CACHE;
+        let prot = prot_of(access, Target::Memory);
 
         self.map_by(Domain::map_pages, range, phys, prot, Context::Atomic)
     }
 
     fn map_ram(&self, range: PageRange, phys: Phys) -> Result<(), OutOfMemory> {
-        let prot = prot_of(Access::ReadWrite) | prot::CACHE;
+        let prot = prot_of(Access::ReadWrite, Target::Memory);
 
         self.map_by(Domain::map, range, phys, prot, Context::MaySleep)
     }
@@ -907,23 +905,20 @@ impl Attachment {
     }
 }
 
-/// Protection flags for what the device may do.
+/// Protection flags for what the device may do, and with what.
 #[inline]
-fn prot_of(access: Access) -> u32 {
-    match access {
+fn prot_of(access: Access, target: Target) -> u32 {
+    let access = match access {
         Access::Read => prot::READ,
         Access::Write => prot::WRITE,
         Access::ReadWrite => prot::READ | prot::WRITE,
-    }
-}
-
-/// Protection flags for what it is.
-#[inline]
-fn prot_of_target(target: Target) -> u32 {
-    match target {
+    };
+    let target = match target {
         Target::Memory => prot::CACHE,
         Target::Mmio => prot::MMIO,
-    }
+    };
+
+    access | target
 }
 
 /// What the device may do with a buffer of a direction.

@@ -557,7 +557,7 @@ impl<T: DmaMapOps> DmaOps<T> {
             ops.inner
                 .map_list(Masks(dev), &mut list, Direction(direction))?;
             // No more than there are entries.
-            Ok(list.segments() as i32)
+            Ok(list.mapped_len() as i32)
         })
     }
 

@@ -141,7 +141,7 @@ impl<'a> EntryList<'a> {
     }
 
     /// Number of segments, as far as [`EntryList::rewrite`] has changed it for this list.
-    pub(crate) fn segments(&self) -> usize {
+    pub(crate) fn mapped_len(&self) -> usize {
         self.segments
     }
 

@@ -41,9 +41,8 @@ served()
 	done
 
 	# A list is as many buffers for the device as it has addresses, which may be fewer than entries.
-	segments=$(sed -n "s/.* dma_map_sg: $device .*dma_addrs={\([^}]*\)}.*/\1/p" "$scratch/trace" | tr ',' '\n' | grep -c . || true)
 	is "$device: buffers mapped by us" "$(made "$device" dma_map_cache_map)" \
-		$((segments + $(made "$device" dma_map_phys)))
+		$(($(addresses_of_lists "$device" dma_addrs) + $(made "$device" dma_map_phys)))
 	unbalanced=$(awk -v device="$device" '
 		/ dma_(alloc|free): / && index($0, ": " device " ") {
 			# A driver may free what it never had.

@@ -579,6 +579,18 @@ traced()
 	awk "/$1/ { n++ } END { print n + 0 }" "$scratch/trace"
 }
 
+# addresses_of_lists ADDRESS NAME: in all lists that were mapped for a device: dma_addrs of its segments, or
+# phys_addrs of the entries that these stand for.
+addresses_of_lists()
+{
+	awk -v device=" dma_map_sg: $1 " -v name=" $2={" '
+		index($0, device) {
+			text = substr($0, index($0, name) + length(name))
+			total += split(substr(text, 1, index(text, "}") - 1), list, ",")
+		}
+		END { print total + 0 }' "$scratch/trace"
+}
+
 # Invalidations of the IOTLB among the descriptors that VT-d's driver submits: types 2 and 6.
 # shellcheck disable=SC2034 # used by the tests
 qi_iotlb='intel_iommu/qi_submit=(qw0 & 2) && !(qw0 & 1) && !(qw0 & 8)'

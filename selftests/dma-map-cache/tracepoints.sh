@@ -45,14 +45,7 @@ counted()
 	record disk_verify "$disk" 1m
 
 	# Statistics count entries of lists, events the segments that the device has for them.
-	joined=$(awk -v device=" dma_map_sg: $disk " '
-		# number NAME: of addresses.
-		function number(name, text) {
-			text = substr($0, index($0, " " name "={") + length(name) + 3)
-			return split(substr(text, 1, index(text, "}") - 1), list, ",")
-		}
-		index($0, device) { joined += number("phys_addrs") - number("dma_addrs") }
-		END { print joined + 0 }' "$scratch/trace")
+	joined=$(($(addresses_of_lists "$disk" phys_addrs) - $(addresses_of_lists "$disk" dma_addrs)))
 	is 'events of map' "$(lines map)" $(($(grown maps) - joined))
 	is 'events of unmap' "$(lines unmap)" $(($(grown unmaps) - joined))
 	is 'events of flush' "$(lines flush)" "$(grown flushes)"
