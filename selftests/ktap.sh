@@ -176,12 +176,15 @@ show()
 # errno_of FILE TEXT: what write() of TEXT, with printf's escapes, ends with: 0 or an errno's name.
 errno_of()
 {
+	local error
+
 	printf '%b' "$2" >"$scratch/input"
 	if LC_ALL=C dd if="$scratch/input" of="$1" bs=65536 conv=notrunc 2>"$scratch/error"; then
 		echo 0
 		return
 	fi
-	case $(head -n 1 "$scratch/error") in
+	IFS= read -r error <"$scratch/error" || true
+	case $error in
 	*'Invalid argument') echo EINVAL ;;
 	*'Device or resource busy' | *'Resource busy') echo EBUSY ;;
 	*'No such device') echo ENODEV ;;
@@ -191,6 +194,25 @@ errno_of()
 	*'Permission denied') echo EACCES ;;
 	*'Operation not permitted') echo EPERM ;;
 	*'Input/output error' | *'I/O error') echo EIO ;;
-	*) head -n 1 "$scratch/error" ;;
+	*) echo "$error" ;;
 	esac
+}
+
+# refuses FILE TEXT [ERRNO]: writing TEXT fails so, with EINVAL unless told, and changes nothing that can
+# be read. What is refused is many texts: no program runs but the one that writes.
+refuses()
+{
+	local text was
+
+	text=$(printf '%.40s' "$2")
+	was=$(show "$1" 2>/dev/null || true)
+	is "errno of writing '$text' to ${1##*/}" "$(errno_of "$1" "$2")" "${3:-EINVAL}"
+	is "${1##*/} after '$text'" "$(show "$1" 2>/dev/null || true)" "$was"
+}
+
+# accepts FILE TEXT [READS]: writing TEXT works, and the file reads as READS then, if it can be read.
+accepts()
+{
+	is "errno of writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" 0
+	[ $# -eq 2 ] || is "${1##*/} after '$2'" "$(show "$1")" "$3"
 }

@@ -27,34 +27,31 @@ number()
 	saved_ifs=$IFS
 	IFS="|$newline"
 	for text in $no_numbers; do
-		refuses "$file" EINVAL "$text"
+		refuses "$file" "$text"
 	done
 	IFS=$saved_ifs
-	refuses "$file" EINVAL "$(printf '%04000d' "$2")x"
+	refuses "$file" "$(printf '%04000d' "$2")x"
 	# More than a page arrives in pieces.
-	refuses "$file" EINVAL "$(printf '%09000d' 0 | tr 0 9)"
+	refuses "$file" "$(printf '%09000d' 0 | tr 0 9)"
 
-	[ "$3" -eq 0 ] || refuses "$file" EINVAL $(($3 - 1))
-	refuses "$file" EINVAL $(($4 + $5))
-	refuses "$file" EINVAL $(($4 + 1))
+	[ "$3" -eq 0 ] || refuses "$file" $(($3 - 1))
+	refuses "$file" $(($4 + $5))
+	refuses "$file" $(($4 + 1))
 	# Values that are in range once the high bits are lost.
-	refuses "$file" EINVAL $((4294967296 * 4294967 + $2))
-	refuses "$file" EINVAL 18446744073709551615
-	refuses "$file" EINVAL 9223372036854775808
+	refuses "$file" $((4294967296 * 4294967 + $2))
+	refuses "$file" 18446744073709551615
+	refuses "$file" 9223372036854775808
 	if [ "$5" -gt 1 ]; then
 		for value in 1 $(($5 - 1)) $(($5 + 1)) $(($2 + $5 / 2)) $(($4 - 1)); do
-			refuses "$file" EINVAL $value
+			refuses "$file" $value
 		done
 	fi
 
 	for value in "$3" "$4" $(($3 + $5)) $(($4 - $5)) "$2"; do
-		accepts "$file" "$value\n"
-		is "$1 after $value" "$(cat "$file")" "$value"
-		accepts "$file" "$value"
-		is "$1 after $value" "$(cat "$file")" "$value"
+		accepts "$file" "$value\n" "$value"
+		accepts "$file" "$value" "$value"
 	done
-	accepts "$file" "000$2\n"
-	is "$1 after 000$2" "$(cat "$file")" "$2"
+	accepts "$file" "000$2\n" "$2"
 
 	# Settings belong to the device as long as it is attached.
 	detach "$device"
@@ -74,14 +71,14 @@ names()
 		is 'the list without brackets' "$(tr -d '[]' <"$file")" "$strategies"
 		accepts "$file" "$strategy"
 		for text in "${strategy%?}\n" "$strategy " "${strategy}x\n" "[$strategy]\n"; do
-			refuses "$file" EINVAL "$text"
+			refuses "$file" "$text"
 		done
 	done
 
 	for text in '\n' ' ' 'stric' 's' ' strict' '\tstrict' 'strict\n\n' 'strict\r\n' 'strict\0000' '\0000strict' \
 		'strict strict' 'strict,cached' 'STRICT\n' 'Strict\n' 'none\n' 'identity\n' '0\n' '1\n' '-1\n' \
 		'\0377\0376\n' "$strategies\n" "$(cat "$file")\n" "strict$(printf '%05000d' 0)"; do
-		refuses "$file" EINVAL "$text"
+		refuses "$file" "$text"
 	done
 }
 

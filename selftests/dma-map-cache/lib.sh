@@ -481,22 +481,6 @@ kill_tree()
 
 # --- Files -------------------------------------------------------------------
 
-# refuses FILE ERRNO TEXT: writing TEXT fails so, and changes nothing that can be read.
-refuses()
-{
-	local was
-
-	was=$(cat "$1" 2>/dev/null || true)
-	is "$(basename "$1"): errno for '$(printf '%s' "$3" | cut -c 1-40)'" "$(errno_of "$1" "$3")" "$2"
-	is "$(basename "$1") after '$(printf '%s' "$3" | cut -c 1-40)'" "$(cat "$1" 2>/dev/null || true)" "$was"
-}
-
-# accepts FILE TEXT
-accepts()
-{
-	is "$(basename "$1"): errno for '$2'" "$(errno_of "$1" "$2")" 0
-}
-
 # lacking FILE OTHER: the lines of FILE that OTHER does not have. (What diff prints differs: busybox
 # knows one format, others have another as their default.)
 lacking()

@@ -79,7 +79,7 @@ accepted()
 refuse_all()
 {
 	for strategy in $(listed); do
-		is_safe "$strategy" || refuses "$bus/devices/$device/dma_map_cache/strategy" EPERM "$strategy\n"
+		is_safe "$strategy" || refuses "$bus/devices/$device/dma_map_cache/strategy" "$strategy\n" EPERM
 	done
 }
 

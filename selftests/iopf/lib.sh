@@ -24,23 +24,6 @@ find_device()
 	done
 }
 
-# refuses FILE TEXT: writing TEXT is EINVAL, and changes nothing.
-refuses()
-{
-	local was
-
-	was=$(cat "$1")
-	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" EINVAL
-	is "${1##*/} after '$2'" "$(cat "$1")" "$was"
-}
-
-# accepts FILE TEXT READS: writing TEXT works, and the file reads as READS then.
-accepts()
-{
-	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" 0
-	is "${1##*/} after '$2'" "$(cat "$1")" "$3"
-}
-
 device=$(find_device)
 [ "$(id -u)" -eq 0 ] || skip_all 'needs root'
 [ -n "$device" ] || skip_all 'there is no device svadma: pdio vm --svadma has one'

@@ -38,23 +38,6 @@ remove_guests()
 	done
 }
 
-# refuses FILE TEXT ERRNO: writing TEXT is that, and changes nothing.
-refuses()
-{
-	local was
-
-	was=$(cat "$1")
-	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" "$3"
-	is "${1##*/} after '$2'" "$(cat "$1")" "$was"
-}
-
-# accepts FILE TEXT READS: writing TEXT works, and the file reads as READS then.
-accepts()
-{
-	is "writing '$2' to ${1##*/}" "$(errno_of "$1" "$2")" 0
-	is "${1##*/} after '$2'" "$(cat "$1")" "$3"
-}
-
 # log_has TEXT: in the kernel log of this case.
 log_has()
 {
@@ -107,13 +90,13 @@ takes_numbers()
 	accepts "$path/slice_us" 1000 1000
 	accepts "$path/slice_us" '1000000\n' 1000000
 	for bad in '\n' 0 999 1000001 -1 +20000 0x5000 '20000 ' 20ms 99999999999999999999; do
-		refuses "$path/slice_us" "$bad" EINVAL
+		refuses "$path/slice_us" "$bad"
 	done
 	accepts "$path/slice_us" 20000 20000
 	accepts "$path/patience_us" 2000 2000
 	accepts "$path/patience_us" 10000000 10000000
 	for bad in '\n' 0 1999 10000001 -1 200ms; do
-		refuses "$path/patience_us" "$bad" EINVAL
+		refuses "$path/patience_us" "$bad"
 	done
 	accepts "$path/patience_us" 25000 25000
 }
@@ -122,7 +105,7 @@ denies()
 {
 	accepts "$path/on_denied" ignore '[ignore]'
 	for bad in '\n' Ignore 'ignore ' machine_check; do
-		refuses "$path/on_denied" "$bad" EINVAL
+		refuses "$path/on_denied" "$bad"
 	done
 	refuses "$path/on_denied" machine-check EOPNOTSUPP
 	log_has 'no machine checks'
@@ -140,7 +123,7 @@ offers_what_kvm_can_do()
 	done
 	accepts "$path/mode" trap '[trap]'
 	for bad in '\n' Trap 'trap ' ' trap' 'trap\nhook' '[trap]' none; do
-		refuses "$path/mode" "$bad" EINVAL
+		refuses "$path/mode" "$bad"
 	done
 }
 
@@ -151,7 +134,7 @@ offers_all_modes()
 	accepts "$path/mode" direct 'trap hook [direct] open'
 	accepts "$path/mode" open 'trap hook direct [open]'
 	for bad in '\n' Hook 'hook ' 'direct\nhook' '[hook]'; do
-		refuses "$path/mode" "$bad" EINVAL
+		refuses "$path/mode" "$bad"
 	done
 	accepts "$path/mode" trap '[trap] hook direct open'
 	# Nothing holds KVM that is not in use.
@@ -297,7 +280,7 @@ takes_pinning()
 	accepts "$path/pinning" address 'transfer [address]'
 	accepts "$path/pinning" 'transfer\n' '[transfer] address'
 	for bad in '\n' Transfer 'address ' none '[address]'; do
-		refuses "$path/pinning" "$bad" EINVAL
+		refuses "$path/pinning" "$bad"
 	done
 	accepts "$path/on_denied" ignore '[ignore]'
 	refuses "$path/on_denied" machine-check EOPNOTSUPP
