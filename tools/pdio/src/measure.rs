@@ -150,26 +150,47 @@ impl Plan {
 
     fn steps(&self, job: Job) -> usize {
         match job {
-            Job::Measure(group, _) => {
-                (self.of(group).count() * 2 + 1) * self.strategies.len() * self.rounds as usize + 1
-            }
+            Job::Measure(group, _) => self.steps_of_round(group) * self.rounds as usize + 1,
             Job::Content => self.checked().count() * 3 + 1,
             Job::Iopf(_) => 2,
             Job::Vpio => self.vpio.as_ref().map_or(0, |loads| loads.steps()),
         }
     }
 
-    /// How much there is to do in a job, compared to others.
+    fn steps_of_round(&self, group: Group) -> usize {
+        (self.of(group).count() * 2 + 1) * self.strategies.len()
+    }
+
+    /// How long a round of a job takes, or all of one that has none, in units of a workload of single
+    /// messages under all strategies: as demos came out, with TCG.
     fn weight(&self, job: Job) -> f64 {
         match job {
-            // It takes fio some time to start.
-            Job::Measure(Group::Disk, _) => self.of(Group::Disk).count() as f64 * 2.0,
-            Job::Measure(group, _) => self.of(group).count() as f64,
-            // As much as half a round of the disks, about.
+            Job::Measure(group, _) => {
+                let each = match group {
+                    Group::Message => 1.0,
+                    Group::Stream => 2.0,
+                    // It takes fio some time to start.
+                    Group::Disk => 3.0,
+                };
+                self.of(group).count() as f64 * each
+            }
             Job::Content => 4.0,
             Job::Iopf(_) => 1.0,
-            Job::Vpio => 2.0,
+            Job::Vpio => self
+                .vpio
+                .as_ref()
+                .map_or(0.0, |loads| 2.0 * loads.cards.len() as f64),
         }
+    }
+
+    /// How much of its weight is left of a job when the `begun`th of its steps begins.
+    fn left(&self, job: Job, begun: usize) -> f64 {
+        let steps = match job {
+            Job::Measure(group, _) => self.steps_of_round(group) + 1,
+            _ => self.steps(job),
+        };
+        let done = begun.saturating_sub(1) as f64 / steps.max(1) as f64;
+        self.weight(job) * (1.0 - done).max(0.0)
     }
 
     /// Number of steps of the whole plan, for a progress bar.
@@ -208,7 +229,7 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
         plan,
         out,
         progress,
-        jobs,
+        shares: jobs.into_iter().map(Share::new).collect(),
         workers,
         started: Instant::now(),
         next: AtomicUsize::new(0),
@@ -252,16 +273,32 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
 #[error("stopped because another machine failed")]
 struct Stopped;
 
+/// A job, and how far it has come.
+struct Share {
+    job: Job,
+    /// Steps begun; `usize::MAX` when all are done.
+    begun: AtomicUsize,
+}
+
+impl Share {
+    fn new(job: Job) -> Self {
+        Self {
+            job,
+            begun: AtomicUsize::new(0),
+        }
+    }
+}
+
 /// What the workers share.
 struct Session<'a> {
     machine: &'a Machine,
     plan: &'a Plan,
     out: &'a Path,
     progress: &'a Progress,
-    jobs: Vec<Job>,
+    shares: Vec<Share>,
     workers: usize,
     started: Instant,
-    /// The first job that nobody has begun.
+    /// The first share that nobody has begun.
     next: AtomicUsize,
     failed: AtomicBool,
     outcome: Mutex<Outcome>,
@@ -275,10 +312,12 @@ impl Session<'_> {
     /// Takes jobs until there are none, or one has failed.
     fn work(&self) -> Result<()> {
         while !self.failed.load(Ordering::Relaxed) {
-            let Some(job) = self.jobs.get(self.next.fetch_add(1, Ordering::Relaxed)) else {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(share) = self.shares.get(next) else {
                 break;
             };
-            let result = self.run(*job);
+            let result = self.run(share.job);
+            share.begun.store(usize::MAX, Ordering::Relaxed);
             if result.is_err() {
                 self.failed.store(true, Ordering::Relaxed);
             }
@@ -295,16 +334,22 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Whether `rest` of `job`, a round of which takes so long, leaves enough of the budget to the jobs
-    /// that nobody has begun.
+    /// Whether the budget allows `rest` of `job`, a round of which takes so long, and all that is left of
+    /// the other jobs.
     fn affords(&self, job: Job, rest: Duration, round: Duration) -> bool {
         let Some(budget) = self.plan.budget else {
             return true;
         };
-        let pending = self.jobs.iter().skip(self.next.load(Ordering::Relaxed));
-        let pending: f64 = pending.map(|job| self.plan.weight(*job)).sum();
-        let reserve = round.mul_f64(pending / self.plan.weight(job) / self.workers as f64);
-        self.started.elapsed() + rest + reserve <= budget
+        let others = self.shares.iter().filter(|share| share.job != job);
+        let left = |share: &Share| {
+            self.plan
+                .left(share.job, share.begun.load(Ordering::Relaxed))
+        };
+        let others: f64 = others.map(left).sum();
+        let others = round.mul_f64(others / self.plan.weight(job));
+        // No job is divided among workers.
+        let all = rest.max((rest + others).div_f64(self.workers as f64));
+        self.started.elapsed() + all <= budget
     }
 
     fn run(&self, job: Job) -> Result<Outcome> {
@@ -318,7 +363,10 @@ impl Session<'_> {
         }
     }
 
-    fn step(&self, label: &str) -> Result<()> {
+    fn step(&self, job: Job, label: &str) -> Result<()> {
+        if let Some(share) = self.shares.iter().find(|share| share.job == job) {
+            share.begun.fetch_add(1, Ordering::Relaxed);
+        }
         interrupt::check()?;
         if self.failed.load(Ordering::Relaxed) {
             bail!(Stopped);
@@ -328,6 +376,7 @@ impl Session<'_> {
     }
 
     fn measure(&self, group: Group, clock: Clock) -> Result<Outcome> {
+        let job = Job::Measure(group, clock);
         let icount = clock == Clock::Instructions;
         let log = format!("console-{}-{}.log", group.name(), clock.name());
         let machine = Machine {
@@ -344,13 +393,12 @@ impl Session<'_> {
             console: Console::File(self.out.join(log)),
             ..self.machine.clone()
         };
-        self.step(&format!("{}: boot", group.name()))?;
+        self.step(job, &format!("{}: boot", group.name()))?;
         let mut guest = Guest::boot(&machine, BOOT)?;
         guest.ok("mkfifo /run/mark", STEP)?;
         let kernel = guest.ok("uname -r", STEP)?.trim().to_owned();
         let version = qemu::version()?;
 
-        let job = Job::Measure(group, clock);
         let mut workloads: Vec<_> = self.plan.of(group).collect();
         let mut records = Vec::new();
         let (order, mut left_out) = offered(&mut guest, self.plan.strategies.iter().copied())?;
@@ -361,7 +409,7 @@ impl Session<'_> {
                     continue;
                 };
                 let label = format!("{}: round {round}, {}", group.name(), strategy.name());
-                self.step(&label)?;
+                self.step(job, &label)?;
                 enter(&mut guest, *strategy, group)
                     .with_context(|| format!("changing to {}", strategy.name()))?;
                 if *strategy == Strategy::Auto {
@@ -370,13 +418,13 @@ impl Session<'_> {
 
                 let mut timed = Vec::new();
                 for &workload in &workloads {
-                    self.step(&format!("{label}, {}", workload.key()))?;
+                    self.step(job, &format!("{label}, {}", workload.key()))?;
                     let text = self.pass(&mut guest, *strategy, workload, false)?;
                     timed.push((workload, Times::parse(workload, &text)?));
                 }
                 guest.ok("counters attach", STEP)?;
                 for (workload, times) in timed {
-                    self.step(&format!("{label}, {}, counted", workload.key()))?;
+                    self.step(job, &format!("{label}, {}, counted", workload.key()))?;
                     let text = self.pass(&mut guest, *strategy, workload, true)?;
                     let ops = times.ops.unwrap_or(workload.ops);
                     let counts = Counts::parse(workload, &text)?.in_pass_of(ops);
@@ -492,9 +540,9 @@ impl Session<'_> {
             console: Console::File(self.out.join(format!("console-iopf-{}.log", clock.name()))),
             ..self.machine.clone()
         };
-        self.step("iopf: boot")?;
+        self.step(Job::Iopf(clock), "iopf: boot")?;
         let mut guest = Guest::boot(&machine, BOOT)?;
-        self.step(&format!("iopf: {}", clock.name()))?;
+        self.step(Job::Iopf(clock), &format!("iopf: {}", clock.name()))?;
         let text = guest.ok(&command, ANSWERS)?;
         self.judge(&guest)?;
         let figures = iopf::parse(&text)?.into_iter().map(|figure| Measured {
@@ -523,11 +571,11 @@ impl Session<'_> {
             console: Console::File(self.out.join("console-vpio.log")),
             ..self.machine.clone()
         };
-        self.step("vpio: boot")?;
+        self.step(Job::Vpio, "vpio: boot")?;
         let mut guest = Guest::boot(&machine, BOOT)?;
         let mut outcome = Outcome::default();
         let mut run = |name: &str, round: u32, command: &str| -> Result<String> {
-            self.step(&format!("vpio: {name}, round {round}"))?;
+            self.step(Job::Vpio, &format!("vpio: {name}, round {round}"))?;
             let output = guest.run(command, ANSWERS)?;
             let log = self.out.join(format!("vpio-{name}-{round}.log"));
             fs::write(&log, &output.text)
@@ -570,13 +618,13 @@ impl Session<'_> {
             console: Console::File(self.out.join("console-content.log")),
             ..self.machine.clone()
         };
-        self.step("content: boot")?;
+        self.step(Job::Content, "content: boot")?;
         let mut guest = Guest::boot(&machine, BOOT)?;
         let mut content = Vec::new();
         let (checked, left_out) = offered(&mut guest, self.plan.checked())?;
         for strategy in checked {
             let name = strategy.name();
-            self.step(&format!("content: {name}, network"))?;
+            self.step(Job::Content, &format!("content: {name}, network"))?;
             enter(&mut guest, strategy, Group::Message)?;
             let command = CHECK_NETWORK
                 .iter()
@@ -597,7 +645,7 @@ impl Session<'_> {
 
             enter(&mut guest, strategy, Group::Disk)?;
             for (address, driver) in [(NVME, "nvme"), (AHCI, "ahci")] {
-                self.step(&format!("content: {name}, {driver}"))?;
+                self.step(Job::Content, &format!("content: {name}, {driver}"))?;
                 let what = format!("{driver}: fio write and read, crc32c");
                 content.push(verdict(&mut guest, name, &what, &check_disk(address))?);
             }
@@ -1014,6 +1062,19 @@ mod tests {
         let workloads = network.workloads.len();
         let passes = (workloads * 2 + 1) * Strategy::ALL.len();
         assert_eq!(network.total_steps(), passes * 3 + 1);
+    }
+
+    #[test]
+    fn what_is_left_of_a_job_shrinks_to_nothing() {
+        let plan = plan();
+        for job in plan.jobs() {
+            let whole = plan.weight(job);
+            assert!(whole > 0.0, "{job:?}");
+            assert_eq!(plan.left(job, 0), whole, "{job:?}");
+            assert_eq!(plan.left(job, 1), whole, "{job:?}");
+            assert!(plan.left(job, 2) < whole, "{job:?}");
+            assert_eq!(plan.left(job, usize::MAX), 0.0, "{job:?}");
+        }
     }
 
     #[test]

@@ -562,14 +562,17 @@ pub const WORKLOADS: [Workload; 41] = [
         800,
         Unit::Megabytes,
     ),
-    disk(
-        "ahci-randread",
-        "random read from SATA",
-        Program::Fio("randread"),
-        4096,
-        3000,
-        Unit::KiloOps("k IO/s"),
-    ),
+    Workload {
+        part: Part::IfTime,
+        ..disk(
+            "ahci-randread",
+            "random read from SATA",
+            Program::Fio("randread"),
+            4096,
+            3000,
+            Unit::KiloOps("k IO/s"),
+        )
+    },
     disk(
         "ahci-read",
         "sequential read from SATA",
