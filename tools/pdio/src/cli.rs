@@ -508,11 +508,11 @@ fn measure_vpio(args: &VpioArgs) -> Result<ExitCode> {
 
 /// Carries out a plan of one part, and reports to `out`.
 fn measure_part(kind: &str, bench: &Bench, plan: &Plan, out: &Path) -> Result<ExitCode> {
-    let intact = measure_with(kind, bench, &bench.verdict()?, plan, Vec::new(), out)?;
-    Ok(ExitCode::from(u8::from(!intact)))
+    let good = measure_with(kind, bench, &bench.verdict()?, plan, Vec::new(), out)?;
+    Ok(ExitCode::from(u8::from(!good)))
 }
 
-/// Carries out a plan, and reports to `out`. Returns whether all content was intact.
+/// Carries out a plan, and reports to `out`. Returns whether all went well.
 fn measure_with(
     kind: &str,
     bench: &Bench,
@@ -542,6 +542,7 @@ fn measure_with(
         seconds: started.elapsed().as_secs(),
         left_out,
         content: outcome.content,
+        failed: outcome.failed,
     };
     results::save(
         out,
@@ -701,7 +702,7 @@ fn plan(
     Ok((plan, left_out))
 }
 
-/// Prints and draws what an earlier run has left in `dir`. Returns whether all content was intact.
+/// Prints and draws what an earlier run has left in `dir`. Returns whether all went well.
 fn report(dir: &Path) -> Result<bool> {
     let results = results::load(dir)?;
     let text = table::report(&results);
@@ -726,7 +727,7 @@ fn report(dir: &Path) -> Result<bool> {
     for file in written.chain([&path]) {
         println!("{}", file.display());
     }
-    Ok(results.run.content.iter().all(|check| check.passed))
+    Ok(results.run.is_good())
 }
 
 fn accel() -> Result<ExitCode> {

@@ -12,8 +12,8 @@ mod plan;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -63,10 +63,29 @@ pub struct Outcome {
     pub machines: Vec<String>,
     /// What the budget did not allow.
     pub left_out: Vec<String>,
+    /// Why machines failed; what they had measured is not here.
+    pub failed: Vec<String>,
+}
+
+impl Outcome {
+    fn extend(&mut self, other: Self) {
+        self.records.extend(other.records);
+        self.content.extend(other.content);
+        self.figures.extend(other.figures);
+        self.loads.extend(other.loads);
+        self.turns.extend(other.turns);
+        self.machines.extend(other.machines);
+        self.left_out.extend(other.left_out);
+        self.failed.extend(other.failed);
+    }
 }
 
 /// Runs `plan` on machines like `machine`, whose accelerator is for those that
 /// do not count instructions. Consoles are kept in `out`.
+///
+/// # Errors
+///
+/// If it was interrupted, or if all machines failed. Where some have, the outcome says so.
 pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> Result<Outcome> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let jobs = plan.jobs();
@@ -80,25 +99,20 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
         workers,
         started: Instant::now(),
         next: AtomicUsize::new(0),
-        failed: AtomicBool::new(false),
         outcome: Mutex::default(),
     };
-    let work = || session.work();
-    let results: Vec<Result<()>> = std::thread::scope(|scope| {
-        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        handles
-            .into_iter()
-            .map(|handle| handle.join().unwrap_or_else(|_| Err(Stopped.into())))
-            .collect()
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| session.work());
+        }
     });
-    // The first failure stopped the others: it is the one to tell about.
-    let mut errors: Vec<_> = results.into_iter().filter_map(Result::err).collect();
-    errors.sort_by_key(|error| error.is::<Stopped>());
-    if let Some(error) = errors.into_iter().next() {
-        return Err(error);
-    }
+    interrupt::check()?;
 
-    let mut outcome = session.outcome.into_inner().map_err(|_| Stopped)?;
+    let outcome = session.outcome.into_inner();
+    let mut outcome = outcome.unwrap_or_else(PoisonError::into_inner);
+    if outcome.machines.is_empty() {
+        bail!("nothing was measured:\n{}", outcome.failed.join("\n"));
+    }
     let place = |record: &Record| {
         let workload = plan.workloads.iter().position(|it| is_of(record, it));
         let strategy = plan
@@ -114,11 +128,6 @@ pub fn run(machine: &Machine, plan: &Plan, out: &Path, progress: &Progress) -> R
     outcome.left_out.dedup();
     Ok(outcome)
 }
-
-/// Another worker failed.
-#[derive(Debug, thiserror::Error)]
-#[error("stopped because another machine failed")]
-struct Stopped;
 
 /// A job, and how far it has come.
 struct Share {
@@ -147,7 +156,6 @@ struct Session<'a> {
     started: Instant,
     /// The first share that nobody has begun.
     next: AtomicUsize,
-    failed: AtomicBool,
     outcome: Mutex<Outcome>,
 }
 
@@ -156,29 +164,23 @@ struct Session<'a> {
 const OTHERS: f64 = 1.2;
 
 impl Session<'_> {
-    /// Takes jobs until there are none, or one has failed.
-    fn work(&self) -> Result<()> {
-        while !self.failed.load(Ordering::Relaxed) {
-            let next = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(share) = self.shares.get(next) else {
-                break;
-            };
+    /// Takes jobs until there are none. One that fails leaves alone what the others measure, which may have
+    /// taken hours.
+    fn work(&self) {
+        while let Some(share) = self.shares.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let result = self.run(share.job);
             share.begun.store(usize::MAX, Ordering::Relaxed);
-            if result.is_err() {
-                self.failed.store(true, Ordering::Relaxed);
-            }
-            let result = result?;
-            let mut outcome = self.outcome.lock().map_err(|_| Stopped)?;
-            outcome.records.extend(result.records);
-            outcome.content.extend(result.content);
-            outcome.figures.extend(result.figures);
-            outcome.loads.extend(result.loads);
-            outcome.turns.extend(result.turns);
-            outcome.machines.extend(result.machines);
-            outcome.left_out.extend(result.left_out);
+            let result = result.unwrap_or_else(|error| {
+                let why = format!("{error:#}");
+                self.progress.note(&why);
+                Outcome {
+                    failed: vec![why],
+                    ..Outcome::default()
+                }
+            });
+            let outcome = self.outcome.lock();
+            outcome.unwrap_or_else(PoisonError::into_inner).extend(result);
         }
-        Ok(())
     }
 
     /// Whether the budget allows `rest` of `job`, a round of which takes so long, and all that is left of
@@ -215,9 +217,6 @@ impl Session<'_> {
             share.begun.fetch_add(1, Ordering::Relaxed);
         }
         interrupt::check()?;
-        if self.failed.load(Ordering::Relaxed) {
-            bail!(Stopped);
-        }
         self.progress.step(label);
         Ok(())
     }

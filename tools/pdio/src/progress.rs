@@ -60,6 +60,14 @@ impl Progress {
         }
     }
 
+    /// Says what cannot wait until the run is over.
+    pub fn note(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
     /// The run is over.
     pub fn finish(&self) {
         if let Some(bar) = &self.bar {

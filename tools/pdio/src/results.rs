@@ -104,6 +104,16 @@ pub struct Run {
     pub left_out: Vec<String>,
     /// The checks of content.
     pub content: Vec<ContentCheck>,
+    /// Why machines failed, of which nothing is in the results.
+    #[serde(default)]
+    pub failed: Vec<String>,
+}
+
+impl Run {
+    /// Whether no machine failed, and no content was damaged.
+    pub fn is_good(&self) -> bool {
+        self.failed.is_empty() && self.content.iter().all(|check| check.passed)
+    }
 }
 
 /// Name of the records' file.
@@ -319,5 +329,24 @@ pub(crate) mod tests {
         assert!(load(dir.path()).is_err());
         fs::write(dir.path().join(RUN), "{}").unwrap();
         assert!(load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_run_is_good_if_nothing_failed_and_nothing_was_damaged() {
+        let check = |passed| ContentCheck {
+            strategy: "cached".into(),
+            what: "nvme".into(),
+            passed,
+            detail: String::new(),
+        };
+        let run = |content: &[ContentCheck], failed: &[&str]| Run {
+            content: content.to_vec(),
+            failed: failed.iter().map(|&why| why.to_owned()).collect(),
+            ..Run::default()
+        };
+        assert!(run(&[], &[]).is_good());
+        assert!(run(&[check(true)], &[]).is_good());
+        assert!(!run(&[check(true), check(false)], &[]).is_good());
+        assert!(!run(&[check(true)], &["no answer"]).is_good());
     }
 }

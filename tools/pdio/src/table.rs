@@ -411,6 +411,13 @@ fn tail(out: &mut String, run: &Run) {
         }
         out.push('\n');
     }
+    if !run.failed.is_empty() {
+        let _ = writeln!(out, "FAILED, and not in these results:");
+        for why in &run.failed {
+            let _ = writeln!(out, "  {}", why.replace('\n', "\n    "));
+        }
+        out.push('\n');
+    }
     if !run.left_out.is_empty() {
         let _ = writeln!(out, "Left out of this run (`make bench` has it all):");
         for what in &run.left_out {
@@ -459,6 +466,7 @@ mod tests {
             qemu: "11.1.3".into(),
             accelerator: "tcg: no /dev/kvm".into(),
             left_out: vec!["tcp-iperf3-65536".into()],
+            failed: vec!["measuring (vpio): no answer".into()],
             content: vec![ContentCheck {
                 strategy: "cached".into(),
                 what: "nvme".into(),
@@ -477,6 +485,7 @@ mod tests {
             "11.1.3",
             "no /dev/kvm",
             "tcp-iperf3-65536",
+            "measuring (vpio): no answer",
             "FAILED",
             "bad crc",
             "×1.100",
