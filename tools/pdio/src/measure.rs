@@ -179,7 +179,9 @@ impl Session<'_> {
                 }
             });
             let outcome = self.outcome.lock();
-            outcome.unwrap_or_else(PoisonError::into_inner).extend(result);
+            outcome
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend(result);
         }
     }
 
