@@ -170,6 +170,9 @@ impl Session<'_> {
         while let Some(share) = self.shares.get(self.next.fetch_add(1, Ordering::Relaxed)) {
             let result = self.run(share.job);
             share.begun.store(usize::MAX, Ordering::Relaxed);
+            if interrupt::check().is_err() {
+                break;
+            }
             let result = result.unwrap_or_else(|error| {
                 let why = format!("{error:#}");
                 self.progress.note(&why);
