@@ -188,9 +188,9 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the budget allows `rest` of `job`, a round of which takes so long, and all that is left of
-    /// the other jobs.
-    fn affords(&self, job: Job, rest: Duration, round: Duration) -> bool {
+    /// Whether the budget allows `rest` of `job`, in which a unit of weight takes so long, and the least that
+    /// is left of the other jobs.
+    fn affords(&self, job: Job, rest: Duration, unit: Duration) -> bool {
         let Some(budget) = self.plan.budget else {
             return true;
         };
@@ -199,8 +199,7 @@ impl Session<'_> {
             self.plan
                 .left(share.job, share.begun.load(Ordering::Relaxed))
         };
-        let others: f64 = others.map(left).sum();
-        let others = round.mul_f64(others / self.plan.weight(job));
+        let others = unit.mul_f64(others.map(left).sum());
         // No job is divided among workers.
         let all = rest.max((rest + others).div_f64(self.workers as f64));
         self.started.elapsed() + all <= budget
@@ -297,19 +296,26 @@ impl Session<'_> {
 
                 // The first strategy tells how fast this machine is: what there is no time for is left
                 // out of all of them.
-                let whole = started.elapsed().mul_f64(OTHERS * order.len() as f64);
-                if (round, turn) == (1, 0) && !self.affords(job, whole - started.elapsed(), whole) {
-                    let (kept, dropped): (Vec<_>, _) = workloads
-                        .into_iter()
-                        .partition(|it| it.part != Part::IfTime);
-                    let lacks = |it: &&Workload| format!("{}, for lack of time", it.key());
-                    left_out.extend(dropped.iter().map(lacks));
-                    records.retain(|record| kept.iter().any(|it| is_of(record, it)));
-                    workloads = kept;
+                if (round, turn) == (1, 0) {
+                    let took = started.elapsed();
+                    let weight = Plan::weight_of(group, workloads.len());
+                    let unit = took.mul_f64(OTHERS * order.len() as f64 / weight);
+
+                    while let Some(first) = workloads.iter().position(|it| it.part == Part::IfTime)
+                    {
+                        let whole = unit.mul_f64(Plan::weight_of(group, workloads.len()));
+                        if self.affords(job, whole.saturating_sub(took), unit) {
+                            break;
+                        }
+                        let dropped = workloads.remove(first);
+                        left_out.push(format!("{}, for lack of time", dropped.key()));
+                    }
+                    records.retain(|record| workloads.iter().any(|it| is_of(record, it)));
                 }
             }
             let took = started.elapsed();
-            if round < self.plan.rounds && !self.affords(job, took, took) {
+            let unit = took.div_f64(Plan::weight_of(group, workloads.len()));
+            if round < self.plan.rounds && !self.affords(job, took, unit) {
                 left_out.push(format!(
                     "{}: rounds beyond {round}, for lack of time",
                     group.name()
