@@ -117,11 +117,17 @@ unbind()
 	echo "$1" >"$bus/devices/$1/driver/unbind"
 }
 
+has_driver()
+{
+	[ -e "$bus/devices/$1/driver" ]
+}
+
 # bind ADDRESS: to the driver that the kernel picks.
 bind()
 {
 	echo "$1" >$bus/drivers_probe
-	[ -n "$(driver_of "$1")" ] || fail "$1 is bound to no driver"
+	# That returns at once if a probe is under way: nvme's is asynchronous after a rescan.
+	eventually 30 has_driver "$1" || fail "$1 is bound to no driver"
 }
 
 # identity ADDRESS: changes whenever its driver is bound anew.
