@@ -145,8 +145,8 @@ struct CheckArgs {
     machine: MachineArgs,
 }
 
-/// Leaves the last of ten minutes to estimates that are too low, and to machines that slow down.
-const DEMO_BUDGET: Duration = Duration::from_secs(540);
+/// Leaves the last minutes of ten to estimates that are too low, and to machines that slow down.
+const DEMO_BUDGET: Duration = Duration::from_secs(440);
 
 #[derive(Debug, Args)]
 struct MeasureArgs {
@@ -169,7 +169,7 @@ struct MeasureArgs {
     iommu: Vec<Iommu>,
     /// Begin no round that would make the run take longer than so many seconds, and do without
     /// some message sizes if the first would
-    /// [default: 540 in a demo, none in a bench]
+    /// [default: 440 in a demo, none in a bench]
     #[arg(long, value_name = "SECONDS")]
     budget: Option<u64>,
     /// Do not check content
