@@ -305,7 +305,10 @@ impl Session<'_> {
                     while let Some(first) = workloads.iter().position(|it| it.part == Part::IfTime)
                     {
                         let whole = unit.mul_f64(Plan::weight_of(group, workloads.len()));
-                        if self.affords(job, whole.saturating_sub(took), unit) {
+                        // One is measured whatever it takes.
+                        if workloads.len() == 1
+                            || self.affords(job, whole.saturating_sub(took), unit)
+                        {
                             break;
                         }
                         let dropped = workloads.remove(first);
