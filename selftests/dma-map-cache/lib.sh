@@ -105,9 +105,14 @@ expect_no_faults()
 # --- Devices -----------------------------------------------------------------
 
 # driver_of ADDRESS: the name of its driver; nothing if there is none.
+has_driver()
+{
+	[ -e "$bus/devices/$1/driver" ]
+}
+
 driver_of()
 {
-	if [ -e "$bus/devices/$1/driver" ]; then
+	if has_driver "$1"; then
 		basename "$(readlink -f "$bus/devices/$1/driver")"
 	fi
 }
@@ -115,11 +120,6 @@ driver_of()
 unbind()
 {
 	echo "$1" >"$bus/devices/$1/driver/unbind"
-}
-
-has_driver()
-{
-	[ -e "$bus/devices/$1/driver" ]
 }
 
 # bind ADDRESS: to the driver that the kernel picks.

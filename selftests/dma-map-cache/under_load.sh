@@ -110,7 +110,7 @@ unplugged()
 		echo 1 >"$bus/devices/$1/remove"
 		kill_load
 		echo 1 >$bus/rescan
-		[ -n "$(driver_of "$1")" ] || bind "$1"
+		has_driver "$1" || bind "$1"
 		is state "$(state "$1")" "attached $2"
 		disk_verify "$1" 1m
 	done
@@ -160,7 +160,7 @@ hammered()
 		eventually 30 [ ! -e "/proc/$pid/exe" ] || fail 'one of them hangs'
 	done <"$scratch/pids"
 
-	[ -n "$(driver_of "$1")" ] || bind "$1"
+	has_driver "$1" || bind "$1"
 	case $(state "$1") in
 	'') attach "$1" ;;
 	attached*) ;;
